@@ -1,0 +1,60 @@
+"""Column types of every table that stages hand to each other, and the key that joins them."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import xxhash
+
+SCHEMA_VERSION = 1
+
+MENTION = pa.struct([("entity", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
+SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
+
+CAPTIONS = pa.schema(
+    [
+        pa.field("key", pa.int64(), nullable=False),
+        pa.field("caption_id", pa.int32(), nullable=False),
+        ("url", pa.string()),
+        ("image", pa.string()),
+        pa.field("caption", pa.string(), nullable=False),
+    ]
+)
+"""captions/: one row per caption, unique on (key, caption_id). Exactly one of url and image is set."""
+
+REFUSED = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("content", pa.string())])
+"""captions/refused.parquet: one row per input row that was left out. Lines count from 1."""
+
+ENTITIES = pa.schema([*CAPTIONS, pa.field("entities", pa.list_(pa.string())), pa.field("mentions", pa.list_(MENTION))])
+"""entities/: the captions that name an entity. Offsets count characters (Unicode code points) of `caption`."""
+
+NOUNS = pa.field("nouns", pa.list_(SPAN))
+"""Further column of entities/ when the parse was asked for noun spans."""
+
+POSTINGS = pa.schema([("entity", pa.string()), ("key", pa.int64()), ("part", pa.int32()), ("row", pa.int32())])
+"""postings/: sorted by (entity, part, row); `row` counts from 0 within entities/part-<part>.parquet."""
+
+SAMPLES = pa.schema(
+    [
+        pa.field("key", pa.int64(), nullable=False),
+        ("shard", pa.int32()),
+        ("offset", pa.int64()),
+        ("length", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("captions", pa.list_(pa.struct([("text", pa.string()), ("mentions", pa.list_(MENTION))]))),
+    ]
+)
+"""images/samples.arrow: one row per stored image, sorted by key; the JPEG is `length` bytes at `offset` of the tar."""
+
+PAIRS = pa.schema([("key", pa.int64()), ("pair_key", pa.int64()), ("entity", pa.string()), ("score", pa.float32())])
+"""pairs/: K rows per image; `score` is the similarity, 0 for uniform draws."""
+
+
+def image_key(address: str) -> int:
+    """Return the 63-bit key of an image: its URL, or its path relative to the image root, hashed by xxh3-64."""
+    return xxhash.xxh3_64_intdigest(address.encode()) >> 1
+
+
+def part_name(part: int) -> str:
+    """Return the file name of a Parquet part, `part-00012.parquet`."""
+    return f"part-{part:05d}.parquet"

@@ -1,0 +1,1 @@
+"""Evaluation: zero-shot segmentation, benchmarks, metrics, report."""

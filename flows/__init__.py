@@ -1,0 +1,1 @@
+"""Flows: the stages as Prefect flows, the recipes, and the command line."""

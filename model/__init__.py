@@ -1,0 +1,1 @@
+"""The model: image encoder with grouping, text encoder, losses, weights."""
