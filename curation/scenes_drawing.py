@@ -228,7 +228,8 @@ def _ground_pattern(rng: np.random.Generator, ground: str, side: int) -> Floats:
             for lobe in (-1, 0, 1):
                 cx, r = x + lobe * size * unit, size * unit * (1.0 if lobe == 0 else 0.7)
                 pen.ellipse([(cx - r, y - 0.6 * r), (cx + r, y + 0.6 * r)], fill=158)
-    return np.asarray(image, np.float32) / 128
+    factors: Floats = np.asarray(image).astype(np.float32) / np.float32(128)
+    return factors
 
 
 def _pattern(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
@@ -249,7 +250,8 @@ def _shading(rng: np.random.Generator, shape: tuple[int, ...], strength: float =
     """Return brightness factors that fall from one side to the other."""
     angle = rng.uniform(0, 2 * math.pi)
     y, x = np.ogrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
-    return (1 + strength * (math.cos(angle) * x + math.sin(angle) * y)).astype(np.float32)
+    factors: Floats = (1 + strength * (math.cos(angle) * x + math.sin(angle) * y)).astype(np.float32)
+    return factors
 
 
 def _rgb(hue: float, saturation: float, value: float) -> Colour:
