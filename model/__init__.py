@@ -1,1 +1,24 @@
 """The model: image encoder with grouping, text encoder, losses, weights."""
+
+from model.config import ImageConfig, LossConfig, ModelConfig, TextConfig
+from model.grouping import Assignment
+from model.losses import same_set_positives
+from model.ovsegmentor import Batch, ImageFeatures, Losses, OVSegmentor, initial
+from model.text import TextFeatures, Tokens, learn_wordpiece
+
+__all__ = [
+    "Assignment",
+    "Batch",
+    "ImageConfig",
+    "ImageFeatures",
+    "LossConfig",
+    "Losses",
+    "ModelConfig",
+    "OVSegmentor",
+    "TextConfig",
+    "TextFeatures",
+    "Tokens",
+    "initial",
+    "learn_wordpiece",
+    "same_set_positives",
+]

@@ -1,0 +1,39 @@
+"""Masked entity completion: the groups of an image fill in what a masked caption leaves out.
+
+Shape letters: B pairs, L tokens, G groups, D width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from model.vit import Block, CrossBlock
+
+
+class EntityCompletion(nn.Module):
+    """A masked caption looks at the groups of its image; its first token then stands for the missing entities.
+
+    Works in the narrower of the two widths. Padding is never looked at.
+    Source: paper section 3.2; NOTES 4.
+    """
+
+    def __init__(self, image_width: int, text_width: int, num_heads: int) -> None:
+        super().__init__()
+        self.width = width = min(image_width, text_width)
+        self.align_image = nn.Linear(image_width, width) if image_width > width else nn.Identity()
+        self.align_text = nn.Linear(text_width, width) if text_width > width else nn.Identity()
+        self.norm_text = nn.LayerNorm(width)
+        self.norm_image = nn.LayerNorm(width)
+        self.cross = CrossBlock(width, num_heads)
+        self.block = Block(width, num_heads)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, token_BLD: Tensor, mask_BL: Tensor, group_BGD: Tensor) -> Tensor:
+        """Return the feature of the missing entities.
+
+        Shapes: token_BLD [B, L, Dt], mask_BL [B, L] 1 for a token, group_BGD [B, G, Di] -> [B, D].
+        """
+        text = self.norm_text(self.align_text(token_BLD))
+        seen = self.cross(text, self.norm_image(self.align_image(group_BGD)))
+        answer: Tensor = self.norm(self.block.first(seen, mask_BL) + seen[:, :1])
+        return answer[:, 0]

@@ -1,0 +1,314 @@
+"""The model: images and captions into one space, patches into groups, and what is trained.
+
+Shape letters: B samples, G groups, N patches, D width of an encoder, E embedding, L tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model import losses, weights
+from model.completion import EntityCompletion
+from model.config import ModelConfig
+from model.grouping import Assignment, ImageEncoder
+from model.projector import build_projector
+from model.text import TextEncoder, TextFeatures, Tokens, load_pretrained_weights, text_architecture, tokenize
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch of a worker; what is None takes no part."""
+
+    image: Tensor
+    """images, float [B, 3, H, W], normalised"""
+    caption: Tokens
+    """one caption per image"""
+    question: Tokens | None = None
+    """the captions with their entities masked"""
+    answer: Tokens | None = None
+    """prompts that name the masked entities"""
+    cross_image: Tensor | None = None
+    """another image per image that shows one of its entities, float [B, 3, H, W]"""
+    cross_entity: Tokens | None = None
+    """prompts that name the shared entity"""
+    nouns: Tokens | None = None
+    """noun prompts, N in all, the same on every worker"""
+    noun_labels_BN: Tensor | None = None
+    """true where a noun prompt fits an image"""
+    positives_BB: Tensor | None = None
+    """true where a caption (columns, of all workers) has the same entity set as an image (rows)"""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Return the same batch on `device`."""
+        return self._each(lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Return the same batch in page-locked memory."""
+        return self._each(lambda value: value.pin_memory())
+
+    def _each(self, change: Callable[[Any], Any]) -> Batch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in values.items()}
+        return Batch(**changed)
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the image encoder makes of images."""
+
+    embedding_BE: Tensor
+    """images in the space shared with text; not normalised"""
+    group_embedding_BGE: Tensor
+    """groups in the space shared with text; not normalised"""
+    group_BGD: Tensor
+    """groups after the last norm"""
+    assignment: Assignment
+    """soft_BGN, query_BGD, key_BND of the patches in reading order"""
+    grid: tuple[int, int]
+    """rows and columns of the patches; they cover ceil(side / patch size) patches of each side"""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars; None where the batch or the config leaves a loss out."""
+
+    contrastive: Tensor
+    entity: Tensor | None
+    mask: Tensor | None
+    nouns: Tensor | None
+    total: Tensor
+    """the weighted sum, to be minimised"""
+
+
+class OVSegmentor(nn.Module):
+    """Groups of patches that speak the language of captions.
+
+    Source: Xu et al., CVPR 2023, arXiv 2301.09121.
+    """
+
+    def __init__(self, config: ModelConfig, tokenizer: Any, architecture: Any = None) -> None:
+        """Build with random weights; `architecture` is a transformers config that overrules `config.text`'s sizes."""
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        self.architecture = architecture or text_architecture(config.text, tokenizer)
+        self.image_encoder = ImageEncoder(config.image)
+        self.text_encoder = TextEncoder(self.architecture)
+        self.image_projector = build_projector(config.image.width, config)
+        self.text_projector = build_projector(self.text_encoder.width, config)
+        self.logit_scale = nn.Parameter(torch.tensor(-math.log(config.loss.temperature)))
+        self.completion: EntityCompletion | None = None
+        if config.loss.entity > 0:
+            widths = (config.image.width, self.text_encoder.width)
+            heads = config.image.num_heads if widths[0] <= widths[1] else self.architecture.num_attention_heads
+            self.completion = EntityCompletion(*widths, num_heads=heads)
+            self.completion_projector = build_projector(self.completion.width, config)
+        self.momentum_encoder: ImageEncoder | None = None
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> OVSegmentor:
+        """Return the model that `save_pretrained` wrote, in eval mode and without a momentum encoder."""
+        return weights.load(cls, Path(folder))
+
+    def save_pretrained(self, folder: Path | str, card: str = "") -> None:
+        """Write config.json, weights, tokenizer and README.md (`card`), without the momentum encoder."""
+        weights.save(self, Path(folder), card)
+
+    def tokenize(self, captions: Sequence[str]) -> Tokens:
+        """Return the captions as tokens on the model's device, cut at the config's max_length."""
+        return tokenize(self.tokenizer, captions, self.config.text.max_length).to(self.logit_scale.device)
+
+    def scale(self) -> Tensor:
+        """Return the factor between cosine and logit of the contrastive losses."""
+        return self.logit_scale.exp().clamp(max=self.config.loss.max_scale)
+
+    def encode_image(self, image_BCHW: Tensor) -> ImageFeatures:
+        """Return embeddings, groups and their masks.
+
+        Shapes: image_BCHW [B, 3, H, W] of any size, normalised -> see ImageFeatures.
+
+        Raises:
+            ValueError: another shape, or a value that is not finite.
+        """
+        _check_image(image_BCHW, finite=True)
+        group_BGD, assignment, grid = self.image_encoder(image_BCHW)
+        embedding_BE = self.image_projector(group_BGD.mean(dim=1))
+        return ImageFeatures(embedding_BE, self._project_groups(group_BGD), group_BGD, assignment, grid)
+
+    def encode_text(self, tokens: Tokens) -> TextFeatures:
+        """Return embeddings and tokens of captions. Shapes: see TextFeatures."""
+        token_BLD = self.text_encoder(tokens)
+        return TextFeatures(self.text_projector(token_BLD[:, 0]), token_BLD)
+
+    def patch_embedding(self, image_BCHW: Tensor) -> Tensor:
+        """Return each patch in the shared space as if it were a group of its own: naming without groups.
+
+        Shapes: image_BCHW [B, 3, H, W] -> [B, N, E], patches in reading order, not normalised.
+        """
+        _check_image(image_BCHW, finite=True)
+        return self._project_groups(self.image_encoder.patches(image_BCHW))
+
+    def losses(self, batch: Batch) -> Losses:
+        """Return the losses of a batch; in training mode with dropout, noise and batch statistics."""
+        _check_batch(batch, self.config)
+        weight = self.config.loss
+        texts = self._read(batch)
+        group_BGD, assignment, _ = self.image_encoder(batch.image)
+        image_BE = self.image_projector(group_BGD.mean(dim=1))
+        scale = self.scale()
+        caption_BE = self.text_projector(texts["caption"][:, 0])
+        contrastive = losses.contrastive(image_BE, caption_BE, scale, batch.positives_BB)
+        entity = mask = nouns = None
+        if "question" in texts:
+            entity = self._entity_loss(batch, texts, group_BGD, scale)
+        if "cross_entity" in texts:
+            mask = self._mask_loss(batch, texts["cross_entity"], group_BGD, assignment)
+        if "nouns" in texts:
+            assert batch.noun_labels_BN is not None
+            prompt_NE = self.text_projector(texts["nouns"][:, 0])
+            nouns = losses.multi_label_contrastive(image_BE, prompt_NE, batch.noun_labels_BN, scale)
+        parts = ((1.0, contrastive), (weight.entity, entity), (weight.mask, mask), (weight.nouns, nouns))
+        total = torch.stack([share * loss for share, loss in parts if loss is not None]).sum()
+        return Losses(contrastive, entity, mask, nouns, total)
+
+    forward = losses
+
+    def start_momentum(self) -> None:
+        """Copy the image encoder as the momentum encoder; call it when phase 2 begins, before wrapping in DDP."""
+        self.momentum_encoder = copy.deepcopy(self.image_encoder).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update_momentum(self, coefficient: float) -> None:
+        """Move the momentum encoder towards the image encoder: new = coefficient x old + (1 - coefficient) x online."""
+        if self.momentum_encoder is None:
+            raise ValueError("update_momentum: there is no momentum encoder; call start_momentum first")
+        slow: list[Tensor] = list(self.momentum_encoder.parameters())
+        fast: list[Tensor] = list(self.image_encoder.parameters())
+        torch._foreach_lerp_(slow, fast, 1 - coefficient)
+
+    def freeze_text(self) -> None:
+        """Stop training the text encoder (phase 2); its projector goes on."""
+        self.text_encoder.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> OVSegmentor:
+        """Set training mode, but a frozen text encoder and the momentum encoder stay in eval mode: no dropout there."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.text_encoder.parameters()):
+            self.text_encoder.eval()
+        if self.momentum_encoder is not None:
+            self.momentum_encoder.eval()
+        return self
+
+    def _read(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the tokens after the text encoder of all texts that a loss needs, from one pass."""
+        weight = self.config.loss
+        wanted = {
+            "caption": batch.caption,
+            "question": batch.question if weight.entity > 0 else None,
+            "answer": batch.answer if weight.entity > 0 else None,
+            "cross_entity": batch.cross_entity if weight.mask > 0 else None,
+            "nouns": batch.nouns if weight.nouns > 0 else None,
+        }
+        parts = {name: tokens for name, tokens in wanted.items() if tokens is not None}
+        return dict(zip(parts, self.text_encoder.together(list(parts.values())), strict=True))
+
+    def _entity_loss(self, batch: Batch, texts: dict[str, Tensor], group_BGD: Tensor, scale: Tensor) -> Tensor:
+        assert self.completion is not None
+        assert batch.question is not None
+        assert batch.answer is not None
+        token_BLD = texts["question"]
+        mask_BL = batch.question.attention_mask_BL[:, : token_BLD.shape[1]]
+        mask_BL = nn.functional.pad(mask_BL, (0, token_BLD.shape[1] - mask_BL.shape[1]))
+        found_BE = self.completion_projector(self.completion(token_BLD, mask_BL, group_BGD))
+        answer_BE = self.text_projector(texts["answer"][:, 0])
+        return losses.contrastive(found_BE, answer_BE, scale, losses.same_set_positives(_row_ids(batch.answer)))
+
+    def _mask_loss(self, batch: Batch, entity_BLD: Tensor, group_BGD: Tensor, assignment: Assignment) -> Tensor:
+        if self.momentum_encoder is None:
+            raise ValueError(
+                "losses: the batch has a cross_image but there is no momentum encoder; call start_momentum"
+            )
+        assert batch.cross_image is not None
+        with torch.no_grad():
+            cross = self.momentum_encoder.assign(batch.cross_image)
+            entity_BE = self._frozen(self.text_projector, entity_BLD[:, 0])
+            affinity_BG = (self._project_groups(group_BGD) @ entity_BE[..., None])[..., 0]
+        prediction_BGP = self.image_encoder.similarity(assignment.query_BGD, cross.key_BND)
+        weight = self.config.loss
+        return losses.mask_consistency(
+            prediction_BGP, cross.logits_BGN, affinity_BG, weight.group_ratio, weight.mask_threshold
+        )
+
+    def _project_groups(self, group_BGD: Tensor) -> Tensor:
+        rows = self._frozen(self.image_projector, group_BGD.flatten(0, 1))
+        return rows.reshape(*group_BGD.shape[:2], -1)
+
+    def _frozen(self, projector: nn.Module, x: Tensor) -> Tensor:
+        """Project with running statistics: only whole images and captions may move them."""
+        mode = projector.training
+        projector.eval()
+        projected: Tensor = projector(x)
+        projector.train(mode)
+        return projected
+
+
+def initial(config: ModelConfig, tokenizer: Any, seed: int) -> OVSegmentor:
+    """Return a new model: the same config, tokenizer and seed give the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = OVSegmentor(config, tokenizer)
+        if config.text.pretrained is not None:
+            load_pretrained_weights(model.text_encoder, config.text.pretrained)
+    return model
+
+
+def _row_ids(tokens: Tokens) -> Tensor:
+    """Return a number per caption, the same for the same tokens whatever the padding. Shapes: -> int64 [B]."""
+    ids_BL = tokens.input_ids_BL * tokens.attention_mask_BL
+    powers = [1]
+    for _ in range(ids_BL.shape[1] - 1):
+        powers.append(powers[-1] * 1_000_003 % (2**61 - 1))
+    factors = torch.tensor(powers, device=ids_BL.device)
+    return (ids_BL * factors).sum(dim=1) & (2**63 - 1)
+
+
+def _check_image(image: Tensor, finite: bool, name: str = "image") -> None:
+    if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape or not image.is_floating_point():
+        raise ValueError(
+            f"{name}: expected normalised float images [batch, 3, height, width], found {image.dtype} "
+            f"of shape {tuple(image.shape)}"
+        )
+    if finite and not bool(image.isfinite().all()):
+        bad = [row for row, sample in enumerate(image) if not bool(sample.isfinite().all())]
+        raise ValueError(f"{name}: found NaN or infinite values in image {', '.join(map(str, bad[:8]))} of the batch")
+
+
+def _check_batch(batch: Batch, config: ModelConfig) -> None:
+    """Refuse a batch whose parts do not fit each other before anything is computed."""
+    _check_image(batch.image, finite=False)
+    size = len(batch.image)
+    for name in ("caption", "question", "answer", "cross_entity"):
+        tokens = getattr(batch, name)
+        if tokens is not None and len(tokens) != size:
+            raise ValueError(f"{name}: expected one per image, {size}, found {len(tokens)}")
+    if batch.cross_image is not None:
+        _check_image(batch.cross_image, finite=False, name="cross_image")
+        if len(batch.cross_image) != size:
+            raise ValueError(f"cross_image: expected one per image, {size}, found {len(batch.cross_image)}")
+    for pair in (("question", "answer"), ("cross_image", "cross_entity"), ("nouns", "noun_labels_BN")):
+        given = [name for name in pair if getattr(batch, name) is not None]
+        if len(given) == 1:
+            raise ValueError(f"batch: {given[0]} is given without its partner; give both of {' and '.join(pair)}")
+    if config.loss.share_positives and batch.positives_BB is None:
+        raise ValueError("batch: loss.share_positives asks for positives_BB; give it or set share_positives to false")

@@ -1,0 +1,47 @@
+"""From the width of an encoder to the space that image and text share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+from model.workers import num_workers, sum_over_workers
+
+
+class SharedBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation over the rows of all workers, on any device (torch's SyncBatchNorm refuses the CPU)."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Shapes: input [rows, width] -> [rows, width]."""
+        if not self.training or num_workers() == 1:
+            return super().forward(input)
+        x = input.float()
+        count = sum_over_workers(torch.full((), float(len(x)), device=x.device))
+        mean = sum_over_workers(x.sum(dim=0)) / count
+        centred = x - mean
+        variance = sum_over_workers(centred.square().sum(dim=0)) / count
+        self._update(mean.detach(), variance.detach() * count / (count - 1))
+        return (centred * (variance + self.eps).rsqrt() * self.weight + self.bias).to(input.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+def build_projector(width: int, config: ModelConfig) -> nn.Module:
+    """Return the projector from `width` channels to the shared space that `config` asks for."""
+    if config.projector == "linear":
+        return nn.Linear(width, config.embedding_width)
+    return nn.Sequential(
+        nn.Linear(width, config.projector_width),
+        SharedBatchNorm(config.projector_width),
+        nn.ReLU(),
+        nn.Linear(config.projector_width, config.embedding_width),
+    )

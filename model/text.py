@@ -1,0 +1,162 @@
+"""Text: tokens, a small WordPiece tokenizer, and the encoder.
+
+Shape letters: B captions, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import TextConfig
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Captions as token ids, padded to a common length."""
+
+    input_ids_BL: Tensor
+    """token ids, int64"""
+    attention_mask_BL: Tensor
+    """1 where there is a token, 0 where there is padding"""
+
+    def __post_init__(self) -> None:
+        if self.input_ids_BL.ndim != 2 or self.input_ids_BL.shape != self.attention_mask_BL.shape:
+            raise ValueError(
+                f"Tokens: expected ids and mask of one shape [captions, length], found "
+                f"{tuple(self.input_ids_BL.shape)} and {tuple(self.attention_mask_BL.shape)}"
+            )
+        if 0 in self.input_ids_BL.shape:
+            raise ValueError(f"Tokens: no captions or no tokens, shape {tuple(self.input_ids_BL.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.input_ids_BL)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
+        """Return the same tokens on `device`."""
+        return Tokens(
+            self.input_ids_BL.to(device, non_blocking=non_blocking),
+            self.attention_mask_BL.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Tokens:
+        """Return the same tokens in page-locked memory."""
+        return Tokens(self.input_ids_BL.pin_memory(), self.attention_mask_BL.pin_memory())
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What the text encoder makes of captions."""
+
+    embedding_BE: Tensor
+    """captions in the space shared with images; not normalised"""
+    token_BLD: Tensor
+    """tokens after the last layer"""
+
+
+def tokenize(tokenizer: Any, captions: Sequence[str], max_length: int) -> Tokens:
+    """Return the captions as tokens, cut at `max_length` and padded to the longest."""
+    if isinstance(captions, str) or not captions:
+        raise ValueError(f"tokenize: expected a non-empty list of captions, found {captions!r}")
+    encoded = tokenizer(list(captions), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    return Tokens(encoded["input_ids"], encoded["attention_mask"])
+
+
+def learn_wordpiece(captions: Iterable[str], vocabulary_size: int) -> Any:
+    """Return a WordPiece tokenizer learned from `captions`, lower-casing, with BERT's special tokens.
+
+    The same captions in the same order give the same vocabulary.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(captions, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, **names
+    )
+
+
+def text_architecture(config: TextConfig, tokenizer: Any) -> Any:
+    """Return the transformers config of the text encoder: the pretrained one's, or one of the sizes in `config`."""
+    from transformers import AutoConfig
+
+    if config.pretrained is not None:
+        return AutoConfig.from_pretrained(config.pretrained)
+    return AutoConfig.for_model(
+        config.model_type,
+        vocab_size=len(tokenizer),
+        hidden_size=config.width,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        intermediate_size=int(config.width * config.mlp_ratio),
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+        max_position_embeddings=max(512, config.max_length + 2),
+        initializer_range=(3 * config.width) ** -0.5,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+class TextEncoder(nn.Module):
+    """An encoder of transformers, used for its tokens; the first one stands for the caption."""
+
+    def __init__(self, architecture: Any) -> None:
+        super().__init__()
+        from transformers import AutoModel
+
+        self.transformer = AutoModel.from_config(  # type: ignore[no-untyped-call]
+            architecture, attn_implementation="sdpa"
+        )
+        if getattr(self.transformer, "pooler", None) is not None:
+            self.transformer.pooler = None  # no loss reads it: dead weights, and gradients that DDP would wait for
+        self.width: int = architecture.hidden_size
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Shapes: tokens [B, L] -> [B, L, D]."""
+        output = self.transformer(input_ids=tokens.input_ids_BL, attention_mask=tokens.attention_mask_BL)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def together(self, parts: Sequence[Tokens]) -> list[Tensor]:
+        """Return the tokens of each part from one pass over all of them.
+
+        Shapes: parts of [B_i, L_i] -> [B_i, L] each, where L is the longest caption of all.
+        """
+        length = max(int(part.attention_mask_BL.sum(dim=1).max()) for part in parts)
+        joint = Tokens(
+            torch.cat([_fit(part.input_ids_BL, length) for part in parts]),
+            torch.cat([_fit(part.attention_mask_BL, length) for part in parts]),
+        )
+        return list(self(joint).split([len(part) for part in parts]))
+
+
+def _fit(x_BL: Tensor, length: int) -> Tensor:
+    """Return the rows cut or filled with zeros to `length`; what is cut or filled is padding."""
+    return F.pad(x_BL, (0, length - x_BL.shape[1]))
+
+
+def load_pretrained_weights(encoder: TextEncoder, name: str) -> None:
+    """Replace the encoder's weights by those of the hub name or folder `name`."""
+    from transformers import AutoModel
+
+    source = AutoModel.from_pretrained(name).state_dict()
+    own = encoder.transformer.state_dict()
+    missing = sorted(set(own) - set(source))
+    if missing:
+        raise ValueError(f"text encoder {name}: lacks the weights {', '.join(missing[:5])} ({len(missing)} in all)")
+    encoder.transformer.load_state_dict({key: source[key] for key in own})

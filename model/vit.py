@@ -1,0 +1,195 @@
+"""The parts of a vision transformer: stems, position table, attention and blocks.
+
+Shape letters: B images, C colours, H height, W width, N tokens (patches), M tokens that are looked at, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import ImageConfig
+
+
+class Stem(nn.Module):
+    """The first features of an image, one per patch, in reading order."""
+
+    def __init__(self, config: ImageConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.project = _convolutions(config) if config.stem == "conv" else _patches(config)
+
+    def forward(self, image_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return patch features and the grid (rows, columns) that they form.
+
+        An image whose sides are no multiples of the patch size is continued by its last row and column.
+        Shapes: image_BCHW [B, 3, H, W] -> [B, N, D] with N = rows x columns, rows = ceil(H / patch size).
+        """
+        bottom, right = (-side % self.patch_size for side in image_BCHW.shape[-2:])
+        if bottom or right:
+            image_BCHW = F.pad(image_BCHW, (0, right, 0, bottom), mode="replicate")
+        features: Tensor = self.project(image_BCHW)
+        return features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3])
+
+
+def _patches(config: ImageConfig) -> nn.Module:
+    return nn.Conv2d(3, config.width, kernel_size=config.patch_size, stride=config.patch_size)
+
+
+def _convolutions(config: ImageConfig) -> nn.Module:
+    """Return one 3x3 convolution of stride 2 per halving and a last one of stride 1; the width doubles at each."""
+    halvings = config.patch_size.bit_length() - 1
+    widths = [3, *(config.width >> (halvings - 1 - step) for step in range(halvings)), config.width]
+    layers: list[nn.Module] = []
+    for step in range(halvings + 1):
+        stride = 2 if step < halvings else 1
+        layers += [nn.Conv2d(widths[step], widths[step + 1], kernel_size=3, stride=stride, padding=1), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Positions(nn.Module):
+    """A learned table of positions, stretched to the grid at hand."""
+
+    def __init__(self, config: ImageConfig) -> None:
+        super().__init__()
+        self.side = config.image_size // config.patch_size
+        self.table = nn.Parameter(torch.zeros(1, self.side**2, config.width))
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def forward(self, grid: tuple[int, int]) -> Tensor:
+        """Shapes: -> [1, rows x columns, D]."""
+        if grid == (self.side, self.side):
+            return self.table
+        table = self.table.transpose(1, 2).reshape(1, -1, self.side, self.side)
+        return F.interpolate(table, size=grid, mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+
+
+class DropPath(nn.Module):
+    """Drops the residual branch of whole samples in training and scales the others up."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes: [B, N, D] -> [B, N, D]."""
+        if self.rate == 0 or not self.training:
+            return x
+        keep = torch.rand(len(x), 1, 1, device=x.device) >= self.rate
+        return x * keep / (1 - self.rate)
+
+
+class MLP(nn.Sequential):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, width: int, hidden: int, out: int | None = None) -> None:
+        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out or width))
+
+
+class Attention(nn.Module):
+    """Multi-head attention of tokens over themselves."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """Shapes: x_BND [B, N, D], mask_BN [B, N] true where a token may be looked at -> [B, N, D]."""
+        q, k, v = (_split(part, self.num_heads) for part in self.qkv(x_BND).chunk(3, dim=-1))
+        return self.proj(_merge(_attend(q, k, v, mask_BN)))  # type: ignore[no-any-return]
+
+    def first(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """Return what `forward` gives for the first token, at the cost of one query.
+
+        Shapes: x_BND [B, N, D] -> [B, 1, D].
+        """
+        (q_weight, kv_weight), (q_bias, kv_bias) = (
+            torch.split(part, [len(part) // 3, len(part) * 2 // 3]) for part in (self.qkv.weight, self.qkv.bias)
+        )
+        q = _split(F.linear(x_BND[:, :1], q_weight, q_bias), self.num_heads)
+        k, v = (_split(part, self.num_heads) for part in F.linear(x_BND, kv_weight, kv_bias).chunk(2, dim=-1))
+        return self.proj(_merge(_attend(q, k, v, mask_BN)))  # type: ignore[no-any-return]
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens over other tokens."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_proj, self.k_proj, self.v_proj, self.proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x_BND: Tensor, other_BMD: Tensor) -> Tensor:
+        """Shapes: x_BND [B, N, D], other_BMD [B, M, D] -> [B, N, D]."""
+        q = _split(self.q_proj(x_BND), self.num_heads)
+        k, v = (_split(proj(other_BMD), self.num_heads) for proj in (self.k_proj, self.v_proj))
+        return self.proj(_merge(_attend(q, k, v)))  # type: ignore[no-any-return]
+
+
+def _split(x_BND: Tensor, num_heads: int) -> Tensor:
+    return x_BND.reshape(*x_BND.shape[:2], num_heads, -1).transpose(1, 2)
+
+
+def _merge(heads: Tensor) -> Tensor:
+    return heads.transpose(1, 2).flatten(2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+    mask = None if mask_BN is None else mask_BN[:, None, None].bool()
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, num_heads: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, num_heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, 4 * width)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """Shapes: [B, N, D] -> [B, N, D]."""
+        x_BND = x_BND + self.drop_path(self.attn(self.norm1(x_BND), mask_BN))
+        out: Tensor = x_BND + self.drop_path(self.mlp(self.norm2(x_BND)))
+        return out
+
+    def first(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """Return what `forward` gives for the first token, without the others' share of the work.
+
+        Shapes: [B, N, D] -> [B, 1, D].
+        """
+        x_B1D = x_BND[:, :1] + self.drop_path(self.attn.first(self.norm1(x_BND), mask_BN))
+        out: Tensor = x_B1D + self.drop_path(self.mlp(self.norm2(x_B1D)))
+        return out
+
+
+class CrossBlock(nn.Module):
+    """Tokens look at other tokens, then pass an MLP and a last norm; the caller normalises what goes in."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.attn = CrossAttention(width, num_heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = MLP(width, 4 * width)
+        self.norm_post = nn.LayerNorm(width)
+
+    def forward(self, x_BND: Tensor, other_BMD: Tensor) -> Tensor:
+        """Shapes: x_BND [B, N, D], other_BMD [B, M, D] -> [B, N, D]."""
+        x_BND = x_BND + self.attn(x_BND, other_BMD)
+        out: Tensor = self.norm_post(x_BND + self.mlp(self.norm2(x_BND)))
+        return out
+
+
+def run_blocks(blocks: Sequence[nn.Module] | nn.ModuleList, x_BND: Tensor) -> Tensor:
+    """Return the tokens after all blocks; no blocks, no change."""
+    for block in blocks:
+        x_BND = block(x_BND)
+    return x_BND

@@ -1,0 +1,65 @@
+"""A model on disk: config.json, model.safetensors, the tokenizer and a card."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.config import ModelConfig, from_dict
+
+if TYPE_CHECKING:
+    from model.ovsegmentor import OVSegmentor
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
+FORMAT = 1
+
+
+def save(model: OVSegmentor, folder: Path, card: str) -> None:
+    """Write the model to `folder`; each file is renamed into place, config.json last."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {key: value.contiguous() for key, value in model.state_dict().items() if not key.startswith("momentum_")}
+    config = {"format": FORMAT, "model": asdict(model.config), "text_architecture": model.architecture.to_dict()}
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as name:
+        draft = Path(name)
+        save_file(state, draft / WEIGHTS)
+        model.tokenizer.save_pretrained(draft)
+        (draft / CARD).write_text(card, encoding="utf-8")
+        for path in sorted(draft.iterdir()):
+            path.replace(folder / path.name)
+        (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (draft / CONFIG).replace(folder / CONFIG)
+
+
+def load(cls: type[OVSegmentor], folder: Path) -> OVSegmentor:
+    """Return the model in `folder`, in eval mode.
+
+    Raises:
+        ValueError: no model folder, or weights that do not fit its config.
+    """
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoTokenizer
+
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder}: expected {CONFIG} and {WEIGHTS} as save_pretrained writes them, found no model")
+    stored = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if stored.get("format") != FORMAT or "model" not in stored:
+        raise ValueError(f"{folder / CONFIG}: expected an OVSegmentor of format {FORMAT}, found another model's config")
+    text = stored["text_architecture"]
+    architecture = AutoConfig.for_model(**text)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = cls(from_dict(ModelConfig, stored["model"]), tokenizer, architecture)
+    state = load_file(folder / WEIGHTS)
+    expected = model.state_dict()
+    wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
+    wrong += [key for key in state if key not in expected]
+    if wrong:
+        raise ValueError(f"{folder / WEIGHTS}: {len(wrong)} weights do not fit {CONFIG}, first {', '.join(wrong[:5])}")
+    model.load_state_dict(state)
+    return model.eval()
