@@ -34,14 +34,14 @@ def prefect_server(home: Path, start_limit_s: float = 120) -> Iterator[str]:
     start_watchdog()
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(home))
-    address = f"http://127.0.0.1:{_free_port(4200)}"
+    port = _free_port(4200)
+    address = f"http://127.0.0.1:{port}"
     os.environ["PREFECT_API_URL"] = f"{address}/api"
     os.environ["PREFECT_UI_API_URL"] = f"{address}/api"
     log = home / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--host", "127.0.0.1"]
-            + ["--port", address.rsplit(":", 1)[1], "--log-level", "warning"],
+            [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", f"--port={port}"],
             stdout=output,
             stderr=subprocess.STDOUT,
         )

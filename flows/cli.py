@@ -1,0 +1,194 @@
+"""The command line, `ovseg`: recipes as whole runs, and every stage by itself on a data folder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.cluster import prefect_server, ray_cluster
+from flows.settings import with_settings
+
+if TYPE_CHECKING:
+    from flows.recipes import PipelineConfig
+
+# Rooms are imported by the command that needs them: `ovseg --help` and `ovseg entities` should not load torch.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; user errors are one line on stderr and exit status 1."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s  %(message)s", datefmt="%H:%M:%S")
+    try:
+        options.command(options)
+    except (ValueError, OSError) as error:
+        print(f"ovseg {options.name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _recipes(_: argparse.Namespace) -> None:
+    from flows.recipes import RECIPES
+
+    for name, recipe in RECIPES.items():
+        print(f"{name}\n    {(recipe.__doc__ or '').strip()}\n")
+
+
+def _run(options: argparse.Namespace) -> None:
+    config = _recipe(options)
+    out = options.out or Path("runs") / options.recipe
+    begun = time.monotonic()
+    with prefect_server(Path(os.environ.get("PREFECT_HOME", ".prefect")).resolve()) as address, ray_cluster():
+        from flows.pipeline import pipeline
+
+        print(f"Prefect shows this run at {address}")
+        page = pipeline(config, out)
+    print(f"\n{_summary(out)}\n{time.monotonic() - begun:.0f} s in all\nreport: {page}")
+
+
+def _summary(out: Path) -> str:
+    import json
+
+    result = json.loads((out / "evaluation" / "evaluation.json").read_text())
+    figures = {row["name"]: row["miou"] for row in result["results"]}
+    return "mIoU on held-out images: " + "  ".join(f"{name} {miou:.3f}" for name, miou in figures.items())
+
+
+def _ingest(options: argparse.Namespace) -> None:
+    from curation.captions import IngestConfig, ingest
+
+    config = with_settings(IngestConfig(), options.settings)
+    _print_counts(ingest(options.table, options.out, config).counts)
+
+
+def _parse(options: argparse.Namespace) -> None:
+    from curation.parse import ParseConfig, parse
+
+    _print_counts(parse(options.data_dir, with_settings(ParseConfig(), options.settings)).counts)
+
+
+def _download(options: argparse.Namespace) -> None:
+    from curation.download import DownloadConfig, download
+
+    config = with_settings(DownloadConfig(), options.settings)
+    _print_counts(download(options.data_dir, config, options.image_root).counts)
+
+
+def _pairs(options: argparse.Namespace) -> None:
+    from curation.pairs import PairsConfig, build_pairs
+
+    _print_counts(build_pairs(options.data_dir, with_settings(PairsConfig(), options.settings)).counts)
+
+
+def _entities(options: argparse.Namespace) -> None:
+    from curation.entities import EntityIndex
+
+    index = EntityIndex(options.data_dir)
+    table = index.query(options.query, limit=options.limit) if options.query else index.counts()
+    if options.format == "jsonl":
+        print(table.to_pandas().to_json(orient="records", lines=True, force_ascii=False), end="")
+    elif options.format == "csv":
+        print(table.to_pandas().to_csv(index=False), end="")
+    else:
+        print(table.to_pandas().to_string(index=False, max_colwidth=80))
+
+
+def _train(options: argparse.Namespace) -> None:
+    from training.launch import train
+
+    config, out = _recipe(options), options.out
+    with ray_cluster():
+        phase1 = train(options.data_dir, out / "phase1", config.model, config.phase1)
+        phase2 = train(options.data_dir, out / "phase2", config.model, config.phase2, phase1)
+    print(f"model: {phase2}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from evaluation.config import Protocol
+    from evaluation.evaluate import evaluate
+
+    protocol = with_settings(Protocol(), options.settings)
+    evaluate({options.model.name: options.model}, options.benchmark, options.root, options.out, protocol)
+    print(_summary(options.out.parent) if options.out.name == "evaluation" else options.out / "evaluation.json")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from evaluation.report import write_report
+
+    print(f"report: {write_report(options.run, options.run.name)}")
+
+
+def _recipe(options: argparse.Namespace) -> PipelineConfig:
+    from flows.recipes import get_recipe
+
+    return with_settings(get_recipe(options.recipe, options.seed), options.settings)
+
+
+def _print_counts(counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        print(f"{count:>12,}  {name}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ovseg", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
+
+    def add(name: str, command: Any, text: str, *, settings: bool = True) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        if settings:
+            added.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
+        return added
+
+    def add_recipe(added: argparse.ArgumentParser) -> None:
+        added.add_argument("recipe", help="a name that `ovseg recipes` lists")
+        added.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+
+    add("recipes", _recipes, "list the recipes, with command and cost", settings=False)
+    run = add("run", _run, "run a recipe from captions to report; the same command again resumes it")
+    add_recipe(run)
+    run.add_argument("--out", type=Path, help="folder of the run (default runs/RECIPE)")
+
+    ingest = add("ingest", _ingest, "read a caption table into DIR/captions")
+    ingest.add_argument("table", type=Path, help="TSV or CSV with url or image, and caption")
+    ingest.add_argument("--out", type=Path, required=True, metavar="DIR", help="data folder")
+
+    for name, command, text in (
+        ("parse", _parse, "find the entities of DIR/captions; writes DIR/entities and DIR/postings"),
+        ("download", _download, "fetch the images of DIR/entities into DIR/images"),
+        ("pairs", _pairs, "draw cross-image partners into DIR/pairs"),
+    ):
+        stage = add(name, command, text)
+        stage.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+        if name == "download":
+            stage.add_argument("--image-root", type=Path, help="folder of the images that the table gives as paths")
+
+    entities = add("entities", _entities, "count entities, or list the captions that match a query", settings=False)
+    entities.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+    entities.add_argument("query", nargs="?", help='like "cat and (sofa or bed) and not dog"')
+    entities.add_argument("--limit", type=int, default=20, help="most rows (default 20)")
+    entities.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
+
+    train = add("train", _train, "train both phases of a recipe on a data folder")
+    add_recipe(train)
+    train.add_argument("--data", dest="data_dir", type=Path, required=True, metavar="DIR", help="data folder")
+    train.add_argument("--out", type=Path, required=True, help="folder for phase1/ and phase2/")
+
+    evaluate = add("evaluate", _evaluate, "measure a model on a benchmark")
+    evaluate.add_argument("model", type=Path, help="folder of a saved model")
+    evaluate.add_argument("--benchmark", required=True, help="name of the benchmark")
+    evaluate.add_argument("--root", type=Path, required=True, help="folder of the benchmark")
+    evaluate.add_argument("--out", type=Path, required=True, help="folder for evaluation.json and pictures")
+
+    report = add("report", _report, "write RUN/report/index.html anew", settings=False)
+    report.add_argument("run", type=Path, help="folder of a run")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

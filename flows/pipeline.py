@@ -1,0 +1,90 @@
+"""The whole pipeline as one flow: each stage a subflow, so that Prefect shows the DAG."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from prefect import flow
+
+from curation.captions import IngestConfig
+from curation.manifest import replacing
+from curation.scenes import ScenesConfig, draw_scenes
+from curation.scenes_server import serve_folder, serve_scenes
+from flows.download import download
+from flows.evaluate import evaluate
+from flows.ingest import ingest
+from flows.pairs import pairs
+from flows.parse import parse
+from flows.recipes import PipelineConfig
+from flows.report import report
+from flows.train import train
+
+logger = logging.getLogger(__name__)
+
+
+@flow(name="scenes")
+def scenes(out_dir: Path, config: ScenesConfig) -> Path:
+    """Draw the scenes, their captions, and the held-out scenes with masks."""
+    return draw_scenes(out_dir, config)
+
+
+@flow(name="pipeline")
+def pipeline(config: PipelineConfig, out: Path) -> Path:
+    """Run every stage that is not finished in `out`, from captions to the report, and return the report's page."""
+    _keep_config(config, out)
+    data_dir = out / "data"
+    drawn = scenes(out / "scenes", config.scenes) if config.scenes else None
+    table = drawn / "captions.tsv" if drawn else Path(config.table or "")
+    benchmark_root = Path(config.benchmark_root) if config.benchmark_root else out / "scenes" / "benchmark"
+
+    captions = ingest(table, data_dir, _ingest_config(config), wait_for=[drawn])
+    entities = parse(data_dir, config.parse, wait_for=[captions])
+    with _image_server(config, out):
+        image_root = None if config.serve_port else config.image_root
+        images = download(data_dir, config.download, Path(image_root) if image_root else None, wait_for=[entities])
+    partners = pairs(data_dir, config.pairs, wait_for=[images])
+    phase1 = train(data_dir, out / "phase1", config.model, config.phase1, wait_for=[images])
+    phase2 = train(data_dir, out / "phase2", config.model, config.phase2, phase1, wait_for=[phase1, partners])
+    result = evaluate(
+        {"phase1": phase1, "phase2": phase2}, config.benchmark, benchmark_root, out / "evaluation", config.protocol
+    )
+    return report(out, config.title, config.caveat, wait_for=[result])
+
+
+def _ingest_config(config: PipelineConfig) -> IngestConfig:
+    if config.serve_port is None:
+        return config.ingest
+    return replace(config.ingest, base_url=f"http://127.0.0.1:{config.serve_port}")
+
+
+@contextmanager
+def _image_server(config: PipelineConfig, out: Path) -> Iterator[None]:
+    """Serve the images that the captions' addresses name, where they are ours to serve."""
+    if config.scenes:
+        with serve_scenes(out / "scenes", config.scenes):
+            yield
+    elif config.serve_port and config.image_root:
+        with serve_folder(Path(config.image_root), config.serve_port):
+            yield
+    else:
+        yield
+
+
+def _keep_config(config: PipelineConfig, out: Path) -> None:
+    """Write config.json when the run begins; a folder that was begun with another config is refused."""
+    path = out / "config.json"
+    wanted = json.loads(json.dumps(asdict(config)))
+    if path.exists() and (found := json.loads(path.read_text())) != wanted:
+        names = [name for name in wanted if wanted[name] != found.get(name)]
+        raise ValueError(
+            f"{path}: this run was begun with other settings of {', '.join(names)}; "
+            f"give the same ones to go on, choose another --out, or remove {out}"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=2))

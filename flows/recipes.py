@@ -1,0 +1,176 @@
+"""Recipes: Python functions that return the whole config of a run. A variant is a `replace` of another recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from curation.captions import IngestConfig
+from curation.download import DownloadConfig
+from curation.pairs import PairsConfig
+from curation.parse import ParseConfig
+from curation.scenes import ScenesConfig
+from evaluation.config import Protocol
+from model import ImageConfig, LossConfig, ModelConfig, TextConfig
+from training.config import AugmentConfig, LaunchConfig, OptimConfig, PromptConfig, TrainConfig
+
+GROUNDS = ("grass", "sand", "sky", "water")
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """A whole run, from its source of captions to its report."""
+
+    title: str
+    """headline of the report"""
+    caveat: str = ""
+    """what the figures do not show; the report prints it beside them"""
+    scenes: ScenesConfig | None = None
+    """scenes to draw and serve as the source; None takes `table`"""
+    table: str | None = None
+    """caption table: a file with an address (url) or a path (image) and a caption per row"""
+    image_root: str | None = None
+    """folder that the table's image paths are relative to"""
+    serve_port: int | None = None
+    """port on 127.0.0.1 where image_root is served, so that its images come by HTTP; None reads the files"""
+    benchmark: str = "scenes"
+    """name of the benchmark"""
+    benchmark_root: str | None = None
+    """folder of the benchmark; None takes the held-out scenes"""
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    """reading the table"""
+    parse: ParseConfig = field(default_factory=ParseConfig)
+    """finding entities"""
+    download: DownloadConfig = field(default_factory=DownloadConfig)
+    """fetching images"""
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    """drawing partners"""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """the model of both phases"""
+    phase1: TrainConfig = field(default_factory=TrainConfig)
+    """contrastive loss, masked entity completion, noun prompts"""
+    phase2: TrainConfig = field(default_factory=lambda: TrainConfig(phase=2))
+    """the same with cross-image mask consistency"""
+    protocol: Protocol = field(default_factory=Protocol)
+    """zero-shot evaluation"""
+
+    def __post_init__(self) -> None:
+        if (self.scenes is None) == (self.table is None):
+            raise ValueError(
+                f"table = {self.table!r} and scenes = {self.scenes!r}: give exactly one source; "
+                "pass --set table=PATH for your own captions"
+            )
+        if self.scenes is None and self.benchmark_root is None:
+            raise ValueError("benchmark_root = None: without drawn scenes it is needed; pass --set benchmark_root=PATH")
+        if self.serve_port is not None and self.image_root is None:
+            raise ValueError(f"serve_port = {self.serve_port}: nothing to serve; pass --set image_root=PATH")
+
+
+def demo(seed: int = 0) -> PipelineConfig:
+    """Drawn scenes over real HTTP to a small segmenter that learns masks from captions alone.
+
+    Command: make demo, or: ovseg run demo --out runs/demo
+    Cost: about 10 minutes on 2 CPU cores, 300 MB of disk.
+    """
+    return PipelineConfig(
+        title="Demo: masks from captions of drawn scenes",
+        caveat="Drawn scenes of 64 x 64 pixels: the figures show that the pipeline learns, not how it does on photos.",
+        scenes=ScenesConfig(seed=seed),
+        download=DownloadConfig(allow_private=True, image_size=64),
+        pairs=PairsConfig(seed=seed),
+        model=_small_model(),
+        phase1=replace(_small_phase(seed), steps=1000),
+        phase2=replace(_small_phase(seed), phase=2, steps=200, optim=OptimConfig(lr=1e-4, warmup_steps=0)),
+        protocol=Protocol(background="words", background_words=GROUNDS, background_templates=("the {}.",)),
+    )
+
+
+def demo_debug(seed: int = 0) -> PipelineConfig:
+    """Every stage of the demo on a handful of scenes; its figures mean nothing.
+
+    Command: ovseg run demo-debug --out runs/demo-debug
+    Cost: about 2 minutes on 2 CPU cores, nearly all of it start-up.
+    """
+    recipe = demo(seed)
+    assert recipe.scenes is not None
+    return replace(
+        recipe,
+        title="Debug run: every stage of the demo, too short to learn",
+        caveat="A handful of scenes and steps: the run shows that every stage works; its figures mean nothing.",
+        scenes=replace(recipe.scenes, num_images=300, num_held_out=20),
+        phase1=replace(recipe.phase1, steps=12, checkpoint_every=4),
+        phase2=replace(recipe.phase2, steps=6, checkpoint_every=3),
+    )
+
+
+def photos(seed: int = 0) -> PipelineConfig:
+    """A caption table, a folder of photographs and a benchmark folder of your own.
+
+    Command: ovseg run photos --out runs/photos --set table=photos.tsv --set image_root=photos
+             --set benchmark_root=VOC2012
+    Cost: with 900 photographs about 10 minutes on 2 CPU cores.
+    """
+    return PipelineConfig(
+        title="Photographs with captions",
+        caveat="A few hundred photographs, some minutes and no pretrained weights: this mIoU says nothing about the "
+        "method. The run shows that real captions, images and masks go through every stage.",
+        table="photos.tsv",
+        image_root="photos",
+        benchmark="voc",
+        benchmark_root="VOC2012",
+        download=DownloadConfig(allow_private=True, image_size=128),
+        pairs=PairsConfig(seed=seed),
+        model=_small_model(),
+        phase1=replace(_small_phase(seed), steps=300, augment=AugmentConfig(kind="crop")),
+        phase2=replace(
+            _small_phase(seed),
+            phase=2,
+            steps=60,
+            augment=AugmentConfig(kind="crop"),
+            optim=OptimConfig(lr=1e-4, warmup_steps=0),
+        ),
+        protocol=Protocol(shorter_side=128, window=128, stride=64),
+    )
+
+
+RECIPES: dict[str, Callable[[int], PipelineConfig]] = {"demo": demo, "demo-debug": demo_debug, "photos": photos}
+
+
+def get_recipe(name: str, seed: int = 0) -> PipelineConfig:
+    """Return the config of a recipe; an unknown name raises ValueError that lists the known ones."""
+    if name not in RECIPES:
+        raise ValueError(f"recipe '{name}' is unknown; known are {', '.join(RECIPES)}")
+    return RECIPES[name](seed)
+
+
+def _small_model() -> ModelConfig:
+    """The smallest config with which masks were seen to emerge from captions on two CPU cores."""
+    return ModelConfig(
+        image=ImageConfig(
+            image_size=64,
+            stem="conv",
+            patch_size=4,
+            width=96,
+            num_heads=4,
+            depths=(0, 0),
+            num_group_tokens=(16,),
+            num_groups=(8,),
+            query="assignment",
+            similarity="cosine",
+            drop_path=0.0,
+        ),
+        text=TextConfig(width=96, num_layers=2, num_heads=4, dropout=0.0, max_length=40),
+        loss=LossConfig(nouns=1.0, share_positives=True),
+        embedding_width=128,
+        projector="linear",
+    )
+
+
+def _small_phase(seed: int) -> TrainConfig:
+    return TrainConfig(
+        seed=seed,
+        batch_size=64,
+        augment=AugmentConfig(kind="flip"),
+        prompts=PromptConfig(per_caption=4, extra_nouns=GROUNDS),
+        launch=LaunchConfig(workers=1, threads=2),
+    )
