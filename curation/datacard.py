@@ -1,0 +1,71 @@
+"""Data cards: what a stage read, kept and left out, as JSON for programs and Markdown for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from curation.manifest import replacing
+
+DATACARD = "datacard.json"
+DATACARD_MARKDOWN = "datacard.md"
+
+Figure = int | float | str
+
+
+def write_datacard(
+    folder: Path,
+    title: str,
+    figures: Mapping[str, Figure],
+    drops: Mapping[str, int] | None = None,
+    tables: Mapping[str, list[dict[str, Any]]] | None = None,
+) -> None:
+    """Write `datacard.json` and `datacard.md` of a data folder.
+
+    `drops` counts what was left out by reason; `tables` are lists of rows whose keys are the column names.
+    """
+    card = {"title": title, "figures": dict(figures), "drops": dict(drops or {}), "tables": dict(tables or {})}
+    with replacing(folder / DATACARD) as path:
+        path.write_text(json.dumps(card, indent=2, ensure_ascii=False, default=_plain_number) + "\n", encoding="utf-8")
+    with replacing(folder / DATACARD_MARKDOWN) as path:
+        path.write_text(_markdown(card), encoding="utf-8")
+
+
+def read_datacard(folder: Path) -> dict[str, Any]:
+    """Return the content of a folder's data card."""
+    card: dict[str, Any] = json.loads((folder / DATACARD).read_text(encoding="utf-8"))
+    return card
+
+
+def _markdown(card: Mapping[str, Any]) -> str:
+    blocks = [f"# {card['title']}", _table(("figure", "value"), card["figures"].items())]
+    if card["drops"]:
+        by_count = sorted(card["drops"].items(), key=lambda drop: -drop[1])
+        blocks += ["## Left out, by reason", _table(("reason", "rows"), by_count)]
+    for name, rows in card["tables"].items():
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        blocks += [f"## {name}", _table(columns, ([row.get(column, "") for column in columns] for row in rows))]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    head = list(header)
+    lines = [head, ["---"] * len(head), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _plain_number(value: Any) -> Any:
+    # numpy's numbers have no JSON form of their own.
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a data card holds numbers and strings, found {type(value).__name__}: {value!r}")
