@@ -5,7 +5,7 @@ Shape letters: B captions, L tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,28 +67,33 @@ def tokenize(tokenizer: Any, captions: Sequence[str], max_length: int) -> Tokens
     return Tokens(encoded["input_ids"], encoded["attention_mask"])
 
 
-def learn_wordpiece(captions: Iterable[str], vocabulary_size: int) -> Any:
+def learn_wordpiece(captions: Sequence[str], vocabulary_size: int) -> Any:
     """Return a WordPiece tokenizer learned from `captions`, lower-casing, with BERT's special tokens.
 
-    The same captions in the same order give the same vocabulary.
+    The same captions give the same vocabulary: the trainer would number the inner characters ("##a") in the order of
+    a randomly seeded hash table, and break ties by these numbers, so they are handed to it sorted, as special tokens
+    of a draft whose vocabulary alone is kept.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(captions, trainer)
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    characters = sorted({c for caption in captions for c in normalizer.normalize_str(caption) if not c.isspace()})
+    draft = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    draft.normalizer, draft.pre_tokenizer = normalizer, pre_tokenizer
+    reserved = special + [f"##{character}" for character in characters]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=reserved, show_progress=False)
+    draft.train_from_iterator(captions, trainer)
+
+    tokenizer = Tokenizer(models.WordPiece(vocab=draft.get_vocab(), unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, **names
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)  # type: ignore[no-untyped-call]
 
 
 def text_architecture(config: TextConfig, tokenizer: Any) -> Any:
