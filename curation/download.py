@@ -1,0 +1,325 @@
+"""Download: from captions with addresses to verified webdataset shards and samples.arrow.
+
+img2dataset's Downloader, Resizer and WebDatasetSampleWriter do the work of a shard, in a worker process of ours and
+with our fetch (curation/fetch.py). A shard is written in a scratch folder, opened to its end, every image decoded once;
+then its files are renamed into place and its marker written. What img2dataset says of itself is not believed: the rows
+of its report decide, and an image without a row is a failure by name.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import shutil
+import sys
+import types
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import xxhash
+
+from curation.datacard import write_datacard
+from curation.fetch import FetchError, WebFetcher, check_image, read_local
+from curation.image_list import ImageList
+from curation.images import shard_name, write_samples
+from curation.manifest import (
+    Manifest,
+    Part,
+    close_stage,
+    finished_part,
+    mark_part,
+    open_stage,
+    read_manifest,
+    replacing,
+)
+from curation.progress import Progress
+from curation.schema import SAMPLES
+from curation.verify import FAILURE_COLUMNS, account_of_shard
+from curation.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+FAILURES_FILE = "failures.parquet"
+FAILURES = pa.schema([SAMPLES.field("key"), *FAILURE_COLUMNS])
+"""images/failures.parquet: one row per image that could not be stored, sorted by key."""
+
+_SCRATCH = ".scratch"
+_PACE = ("processes", "threads", "shard_deadline_s")
+
+
+@dataclass(frozen=True)
+class DownloadConfig:
+    """How images are fetched, resized and stored."""
+
+    image_size: int = 256
+    """longer images are shrunk so that their shorter side has this many pixels; smaller ones keep their size"""
+    jpeg_quality: int = 95
+    """quality of the stored JPEG, 1 to 100"""
+    shard_size: int = 5000
+    """images per webdataset shard, failures included"""
+    timeout_s: float = 15.0
+    """seconds for one try of one image, from the look-up of its host to its last byte"""
+    retries: int = 2
+    """further tries after a transient failure: time-out, broken connection, 408, 429, 5xx"""
+    max_bytes: int = 30_000_000
+    """bytes of an image's file at most"""
+    max_pixels: int = 100_000_000
+    """pixels of an image at most, read from its header before it is decoded"""
+    max_redirects: int = 5
+    """redirects that are followed for one image"""
+    user_agent: str = "ovsegmentor/0.1 (collects images for research; honours X-Robots-Tag)"
+    """what we call ourselves; X-Robots-Tag directives for the name before the slash are honoured"""
+    allow_private: bool = False
+    """whether private, loopback and link-local addresses may be fetched"""
+    processes: int = 2
+    """shards in work at a time, one process each"""
+    threads: int = 32
+    """images in flight per process"""
+    shard_deadline_s: float = 3600.0
+    """seconds after which the process of a shard is ended and the shard tried once more"""
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "shard_size", "max_bytes", "max_pixels", "processes", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected at least 1")
+        for name in ("retries", "max_redirects"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
+        for name in ("timeout_s", "shard_deadline_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected seconds, more than 0")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"jpeg_quality = {self.jpeg_quality}: expected 1 to 100")
+        if not self.user_agent.strip():
+            raise ValueError("user_agent is empty: say who fetches, servers refuse or block the nameless")
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard for one worker."""
+
+    number: int
+    """number of the shard"""
+    images_path: Path
+    """Arrow file of its images (`curation.image_list.IMAGES`)"""
+    images_dir: Path
+    """folder of the stage"""
+    image_root: Path | None
+    """folder of the images that are named by path"""
+    config: DownloadConfig
+    """as the stage's"""
+
+    def __str__(self) -> str:
+        return f"shard {self.number:05d}"
+
+
+def download(data_dir: Path, config: DownloadConfig, image_root: Path | None = None) -> Manifest:
+    """Fetch the images of entities/ into images/ and return the manifest; finished shards are not fetched again.
+
+    Raises: ValueError when the folder was begun with another list or config, or paths are given without `image_root`.
+    """
+    data_dir, images_dir = Path(data_dir).resolve(), Path(data_dir).resolve() / "images"
+    entities = read_manifest(data_dir / "entities")
+    content = {name: value for name, value in asdict(config).items() if name not in _PACE}
+    if done := open_stage(images_dir, "download", content, {"entities": entities.digest}):
+        return done
+    scratch_dir = images_dir / _SCRATCH
+    shutil.rmtree(scratch_dir, ignore_errors=True)
+    images = ImageList(data_dir / "entities", entities, config.shard_size, scratch_dir / "sorted")
+    if images.has_paths and image_root is None:
+        raise ValueError(f"{data_dir / 'entities'}: images are named by path; name their folder with --image-root")
+    parts = _fetch_shards(images, images_dir, config, image_root)
+    manifest = _close(images, images_dir, entities.digest, parts)
+    shutil.rmtree(scratch_dir, ignore_errors=True)
+    return manifest
+
+
+def _fetch_shards(images: ImageList, images_dir: Path, config: DownloadConfig, image_root: Path | None) -> list[Part]:
+    found = {number: finished_part(images_dir, shard_name(number)) for number in range(images.num_shards)}
+    parts = {number: part for number, part in found.items() if part}
+    waiting = [number for number, part in found.items() if not part]
+    if parts and waiting:
+        logger.info("download: %d of %d shards are there already", len(parts), images.num_shards)
+    scratch_dir = images_dir / _SCRATCH
+
+    def tasks() -> Iterator[ShardTask]:
+        for number in waiting:
+            path = scratch_dir / f"{number:05d}.arrow"
+            table = images.shard(number)
+            with pa.ipc.new_file(str(path), table.schema) as writer:
+                writer.write_table(table)
+            yield ShardTask(number, path, images_dir, image_root and image_root.resolve(), config)
+
+    processes = min(config.processes, max(1, len(waiting)))
+    target = f"{__name__}.{download_shard.__name__}"
+    with (
+        Workers(target, processes, config.shard_deadline_s, scratch_dir / "log") as workers,
+        Progress("download", len(waiting)) as progress,
+    ):
+        for number, part in workers.run(tasks()):
+            parts[number] = part
+            read = part.rows + sum(part.counts.values())
+            progress.part(f"shard {number:05d}", done=1, read=read, kept=part.rows, drops=part.counts)
+    return [parts[number] for number in sorted(parts)]
+
+
+def _close(images: ImageList, images_dir: Path, entities_digest: str, parts: list[Part]) -> Manifest:
+    """Write failures.parquet, samples.arrow, the data card and the manifest from the shards' tables."""
+    stored, causes = sum(part.rows for part in parts), Counter[str]()
+    for part in parts:
+        causes.update(part.counts)
+    if stored + causes.total() != images.num_images:
+        raise RuntimeError(
+            f"{images_dir}: {images.num_images} images, {stored} stored, {causes.total()} failed: a defect"
+        )
+    if not stored:
+        raise RuntimeError(
+            f"{images_dir}: none of {images.num_images} images could be stored ({dict(causes.most_common(3))}); "
+            f"look at the network and the addresses, remove the folder and run the download again"
+        )
+    # Keys tell which captions there are, together with the digest of entities/.
+    digest = xxhash.xxh3_128(entities_digest.encode())
+    with replacing(images_dir / FAILURES_FILE) as path, pq.ParquetWriter(path, FAILURES, compression="zstd") as writer:
+        for shard in _shard_tables(images_dir, parts, FAILURES.names):
+            digest.update(shard.filter(pc.field("cause").is_null())["key"].to_numpy().tobytes())
+            writer.write_table(shard.filter(pc.field("cause").is_valid()).select(FAILURES.names))
+    stored_rows = (
+        shard.filter(pc.field("cause").is_null()).select(SAMPLES.names)
+        for shard in _shard_tables(images_dir, parts, [*SAMPLES.names, "cause"])
+    )
+    write_samples(images_dir, stored_rows, digest.hexdigest())
+    size = sum((images_dir / part.name).stat().st_size for part in parts)
+    figures: dict[str, int | float | str] = {
+        "images": images.num_images,
+        "stored": stored,
+        "success rate": stored / images.num_images,
+        "shards": len(parts),
+        "bytes of shards": size,
+    }
+    write_datacard(images_dir, "Images", figures, dict(causes))
+    return close_stage(images_dir, parts)
+
+
+def _shard_tables(images_dir: Path, parts: list[Part], columns: list[str]) -> Iterator[pa.Table]:
+    return (pq.read_table(images_dir / _account_name(part.name), columns=columns) for part in parts)
+
+
+def _account_name(tar_name: str) -> str:
+    return f"{Path(tar_name).stem}.images.parquet"
+
+
+# ---- in the worker process -------------------------------------------------------------------------------------------
+
+
+def download_shard(task: ShardTask) -> tuple[int, Part]:
+    """Fetch, resize, store and verify one shard and return its number and part; its marker is written last."""
+    with pa.ipc.open_file(str(task.images_path)) as file:
+        images = file.read_all()
+    name = shard_name(task.number)
+    with TemporaryDirectory(dir=task.images_dir / _SCRATCH, prefix=f"{task.number:05d}-") as scratch:
+        work_dir = Path(scratch)
+        _run_img2dataset(task, images, work_dir)
+        account = account_of_shard(images, work_dir / f"{task.number:05d}.parquet", work_dir / name, task.number)
+        pq.write_table(account, work_dir / _account_name(name), compression="zstd")
+        for file_name in (f"{task.number:05d}_stats.json", f"{task.number:05d}.parquet", _account_name(name), name):
+            with (work_dir / file_name).open("rb") as written:
+                os.fsync(written.fileno())
+            (work_dir / file_name).replace(task.images_dir / file_name)
+    causes = Counter(account["cause"].drop_null().to_pylist())
+    return task.number, mark_part(task.images_dir, name, len(account) - causes.total(), causes)
+
+
+def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> None:
+    """Write shard and report of img2dataset into `work_dir`."""
+    downloader, resizer, writer = _img2dataset()
+    config = task.config
+    web = WebFetcher(config)
+    addresses = pc.coalesce(images["url"], images["image"])
+    is_local = images["url"].is_null().to_pylist()
+
+    def fetch(row: tuple[int, str], **_: Any) -> tuple[int, io.BytesIO | None, str | None]:
+        index, address = row
+        try:
+            if is_local[index]:
+                assert task.image_root is not None
+                content = read_local(task.image_root, address, config.max_bytes)
+            else:
+                content = web(address)
+            check_image(content, config.max_pixels)
+        except FetchError as error:
+            return index, None, str(error)
+        except Exception as error:  # one odd image must not cost the shard; the cause is counted
+            logger.exception("image %s", address)
+            return index, None, f"unexpected: {type(error).__name__}: {error}"
+        return index, io.BytesIO(content), None
+
+    downloader.download_image_with_retry = fetch
+    list_path = work_dir / "list.arrow"
+    texts = ["\n".join(caption["text"] for caption in captions) for captions in images["captions"].to_pylist()]
+    table = pa.table({"url": addresses, "caption": texts, "image_key": images["key"]})
+    with pa.ipc.new_file(str(list_path), table.schema) as file:
+        file.write_table(table)
+    run = downloader.Downloader(
+        sample_writer_class=writer.WebDatasetSampleWriter,
+        resizer=resizer.Resizer(config.image_size, "keep_ratio", True, encode_quality=config.jpeg_quality),
+        thread_count=config.threads,
+        save_caption=True,
+        extract_exif=False,
+        output_folder=str(work_dir),
+        column_list=table.column_names,
+        timeout=config.timeout_s,
+        number_sample_per_shard=config.shard_size,
+        oom_shard_count=5,
+        compute_hash=None,
+        verify_hash_type=None,
+        encode_format="jpg",
+        retries=config.retries,
+        user_agent_token=None,
+        disallowed_header_directives=None,
+    )
+    try:
+        run.download_shard((task.number, str(list_path)))
+    finally:
+        web.close()
+
+
+def _img2dataset() -> tuple[Any, Any, Any]:
+    """Return img2dataset's modules downloader, resizer and writer.
+
+    Its package imports the command line with Ray, pandas and more, and webdataset imports torch when there is one:
+    together eight seconds of CPU per process, of which three are needed.
+    """
+    if "img2dataset" not in sys.modules:
+        spec = find_spec("img2dataset")
+        if spec is None:
+            raise ModuleNotFoundError("img2dataset is not installed; install the project's requirements")
+        package = types.ModuleType("img2dataset")
+        package.__path__ = list(spec.submodule_search_locations or [])
+        sys.modules["img2dataset"] = package
+    with _hidden("torch"):
+        from img2dataset import downloader, resizer, writer
+    return downloader, resizer, writer
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Let imports of a module that is not loaded yet fail as if it were not installed."""
+    modules: dict[str, Any] = sys.modules
+    is_loaded = module in modules
+    if not is_loaded:
+        modules[module] = None
+    try:
+        yield
+    finally:
+        if not is_loaded:
+            del modules[module]

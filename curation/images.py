@@ -1,0 +1,203 @@
+"""Readers of stored images and of their partners, and the writer of samples.arrow.
+
+Readers hold memory maps and paths, no open files: they can be used from many threads, pickled, and inherited by a fork.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from curation.manifest import replacing
+from curation.schema import SAMPLES
+from curation.vocabulary import Mention
+
+SAMPLES_FILE = "samples.arrow"
+PARTNERS_FILE = "partners.arrow"
+MAX_FILE_BYTES = 2 << 30
+
+_DIGEST = b"digest"
+_SAMPLES_DIGEST = b"samples_digest"
+_ENTITY_NAMES = b"entities"
+_SEPARATOR = "\n"
+
+
+class Caption(NamedTuple):
+    """A caption of a stored image and the entities that it names."""
+
+    text: str
+    mentions: list[Mention]
+
+
+class Samples:
+    """The stored images of a folder, by row; rows are sorted by key.
+
+    Raises: FileNotFoundError when the folder has no samples.arrow.
+    """
+
+    def __init__(self, images_dir: Path) -> None:
+        self.images_dir = Path(images_dir)
+        paths = [self.images_dir / SAMPLES_FILE, *sorted(self.images_dir.glob("samples-*.arrow"))]
+        if not paths[0].exists():
+            raise FileNotFoundError(f"{paths[0]}: not there; run the download of this data folder (again) first")
+        self.table = pa.concat_tables([_mapped(path) for path in paths])
+        self.digest: str = self.table.schema.metadata[_DIGEST].decode()
+        """digest of keys and captions in order: with the same digest, a row is the same image"""
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __reduce__(self) -> tuple[type[Samples], tuple[Path]]:
+        return Samples, (self.images_dir,)
+
+    @cached_property
+    def keys(self) -> NDArray[np.int64]:
+        """Keys of all rows, ascending. Shapes: [rows]."""
+        keys: NDArray[np.int64] = self.table["key"].to_numpy()
+        return keys
+
+    def position(self, key: int) -> int:
+        """Return the row of a key.
+
+        Raises: KeyError when no image with this key is stored.
+        """
+        row = int(np.searchsorted(self.keys, key))
+        if row == len(self) or self.keys[row] != key:
+            raise KeyError(f"key {key}: no such image in {self.images_dir}; failures.parquet there may name the reason")
+        return row
+
+    def read(self, row: int) -> bytes:
+        """Return the JPEG of a row.
+
+        Raises: FileNotFoundError or ValueError, naming the shard and the way out, when the shard is gone or too short.
+        """
+        shard, offset, length = (self.table[name][row].as_py() for name in ("shard", "offset", "length"))
+        path = self.images_dir / shard_name(shard)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path}: shard not there; {_way_out(path)}") from None
+        try:
+            content = os.pread(descriptor, length, offset)
+            if len(content) < length:
+                size = os.fstat(descriptor).st_size
+                raise ValueError(
+                    f"{path}: image {self.table['key'][row]} ends at byte {offset + length}, the shard at byte {size}; "
+                    f"{_way_out(path)}"
+                )
+        finally:
+            os.close(descriptor)
+        return content
+
+    def captions(self, row: int) -> list[Caption]:
+        """Return the captions of a row, ordered by their caption_id."""
+        return [
+            Caption(caption["text"], [Mention(**mention) for mention in caption["mentions"] or ()])
+            for caption in self.table["captions"][row].as_py()
+        ]
+
+
+class Partners:
+    """The partners of each row of `samples`.
+
+    Raises: ValueError when they were drawn for other samples.
+    """
+
+    def __init__(self, pairs_dir: Path, samples: Samples) -> None:
+        self.pairs_dir = Path(pairs_dir)
+        self.samples = samples
+        path = self.pairs_dir / PARTNERS_FILE
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: not there; run the pairs stage of this data folder (again) first")
+        self._table = _mapped(path)
+        found = self._table.schema.metadata[_SAMPLES_DIGEST].decode()
+        if found != samples.digest:
+            raise ValueError(
+                f"{path}: drawn for samples with digest {found}, found {samples.digest} in {samples.images_dir}; "
+                f"remove {self.pairs_dir} and run the pairs stage again"
+            )
+        self.entity_names = self._table.schema.metadata[_ENTITY_NAMES].decode().split(_SEPARATOR)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __reduce__(self) -> tuple[type[Partners], tuple[Path, Samples]]:
+        return Partners, (self.pairs_dir, self.samples)
+
+    def of(self, row: int) -> tuple[NDArray[np.int32], list[str]]:
+        """Return the partner rows of a row and the entity that each shares with it; both empty without partners."""
+        rows = self._table["rows"][row].values.to_numpy()
+        if rows[0] < 0:
+            return rows[:0], []
+        return rows, [self.entity_names[code] for code in self._table["entities"][row].values.to_numpy()]
+
+
+def shard_name(shard: int) -> str:
+    """Return the file name of a webdataset shard, `00012.tar`."""
+    return f"{shard:05d}.tar"
+
+
+def write_samples(images_dir: Path, tables: Iterable[pa.Table], digest: str) -> None:
+    """Write tables (`SAMPLES`) that follow each other in order of key as samples.arrow, when large as several files."""
+    schema = SAMPLES.with_metadata({_DIGEST: digest})
+    with ExitStack() as files:
+        writer: Any = None
+        size = number = 0
+        for table in tables:
+            if writer is None or size + table.nbytes > MAX_FILE_BYTES:
+                name = f"samples-{number:05d}.arrow" if number else SAMPLES_FILE
+                writer = files.enter_context(_new_file(files.enter_context(replacing(images_dir / name)), schema))
+                size, number = 0, number + 1
+            writer.write_table(table.cast(schema).combine_chunks())
+            size += table.nbytes
+
+
+def write_partners(
+    pairs_dir: Path,
+    chunks: Iterable[tuple[NDArray[np.int32], NDArray[np.int32]]],
+    names: list[str],
+    samples_digest: str,
+) -> None:
+    """Write partners.arrow from chunks of partner rows and entity codes, in order of samples.arrow; -1 is no partner.
+
+    Shapes: each chunk ([rows, K], [rows, K]); codes count within `names`.
+    """
+    metadata = {_SAMPLES_DIGEST: samples_digest, _ENTITY_NAMES: _SEPARATOR.join(names)}
+    with ExitStack() as files:
+        writer: Any = None
+        for rows, codes in chunks:
+            columns = {
+                name: pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1), pa.int32()), values.shape[1])
+                for name, values in (("rows", rows), ("entities", codes))
+            }
+            table = pa.table(columns).replace_schema_metadata(metadata)
+            if writer is None:
+                path = files.enter_context(replacing(pairs_dir / PARTNERS_FILE))
+                writer = files.enter_context(_new_file(path, table.schema))
+            writer.write_table(table)
+
+
+def _mapped(path: Path) -> pa.Table:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a whole Arrow file ({error}); remove it and run its stage again") from error
+
+
+def _new_file(path: Path, schema: pa.Schema) -> Any:
+    return pa.ipc.new_file(str(path), schema)
+
+
+def _way_out(path: Path) -> str:
+    return (
+        f"put the shard back, or remove {path.name}, {path.name}.json and manifest.json from {path.parent} and run the "
+        f"download again: it fetches this shard alone"
+    )
