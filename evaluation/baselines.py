@@ -1,0 +1,138 @@
+"""What a figure has to be compared with: labels made without groups, without words, or with a look at the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evaluation.metrics import IGNORE
+from evaluation.segment import Segmenter
+
+NUM_CLUSTERS = 8
+KMEANS_STEPS = 10
+KMEANS_SEED = 0
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A row of the report's comparison."""
+
+    title: str
+    """name for people"""
+    description: str
+    """how the labels come about"""
+    is_oracle: bool = False
+    """the labels use the true masks: an upper bound of something, no method"""
+
+
+BASELINES: dict[str, Baseline] = {
+    "background": Baseline("all background", "every pixel is background"),
+    "one_label": Baseline(
+        "one label per image", "the whole image gets the name of its largest object, told by the true mask", True
+    ),
+    "colour_clusters": Baseline(
+        "colour clusters, named by the model",
+        f"k-means of RGB into {NUM_CLUSTERS} clusters per image; a cluster is named by the mean cosine of its patches",
+    ),
+    "patches": Baseline("patches, no groups", "every patch is named by its own embedding, without groups"),
+    "groups_oracle": Baseline(
+        "learned groups, true names", "the model's groups, each named by the class that most of its pixels have", True
+    ),
+    "colour_clusters_oracle": Baseline(
+        "colour clusters, true names", "the same clusters, each named by the class that most of its pixels have", True
+    ),
+}
+
+
+def baseline_labels(segmenter: Segmenter, image_BCHW: Tensor, truth_BHW: NDArray[np.uint8]) -> dict[str, Labels]:
+    """Return the labels of every baseline, name -> labels_BHW; the true masks serve the oracles alone.
+
+    "All background" is left out when the classes have no background. Naming without groups lets every class be named,
+    whatever the protocol's `top_classes`.
+    Shapes: image_BCHW [B, 3, H, W] uint8, truth_BHW [B, H, W].
+    """
+    num_classes = segmenter.num_classes
+    cluster_BHW = colour_clusters(image_BCHW)
+    group_BHW = segmenter.groups(image_BCHW).cpu()
+    cosine_BKHW = segmenter.patch_cosines(image_BCHW)
+    labels = {
+        "one_label": np.stack([largest_object(truth_HW, segmenter.has_background) for truth_HW in truth_BHW]),
+        "colour_clusters": _name_clusters(segmenter, cluster_BHW.to(cosine_BKHW.device), cosine_BKHW).cpu().numpy(),
+        "patches": _name_pixels(segmenter, cosine_BKHW).cpu().numpy(),
+        "groups_oracle": name_by_truth(group_BHW.numpy(), truth_BHW, num_classes),
+        "colour_clusters_oracle": name_by_truth(cluster_BHW.numpy(), truth_BHW, num_classes),
+    }
+    if segmenter.has_background:
+        labels["background"] = np.zeros(truth_BHW.shape, np.int64)
+    return {name: labels[name] for name in BASELINES if name in labels}
+
+
+def colour_clusters(image_BCHW: Tensor, num_clusters: int = NUM_CLUSTERS, seed: int = KMEANS_SEED) -> Tensor:
+    """Return each pixel's cluster of colours, by k-means within each image.
+
+    Centres are drawn as k-means++ does, from the same seeded numbers for every image, so that an image's clusters do
+    not depend on its neighbours in the batch. Shapes: [B, 3, H, W] -> [B, H, W] int64.
+    """
+    pixel_BPC = image_BCHW.flatten(2).mT.float()
+    draw_K = torch.rand(num_clusters, generator=torch.Generator().manual_seed(seed)).to(pixel_BPC.device)
+    distance_BP = torch.ones_like(pixel_BPC[..., 0])
+    centres = []
+    for draw in draw_K:
+        share_BP = distance_BP.double().cumsum(1)
+        chosen_B1 = torch.searchsorted(share_BP, share_BP[:, -1:] * draw).clamp(max=share_BP.shape[1] - 1)
+        centres.append(pixel_BPC.take_along_dim(chosen_B1[..., None], 1))
+        from_centre_BP = (pixel_BPC - centres[-1]).square().sum(-1)
+        distance_BP = from_centre_BP if len(centres) == 1 else distance_BP.minimum(from_centre_BP)
+    centre_BKC = torch.cat(centres, 1)
+    for _ in range(KMEANS_STEPS):
+        member_BPK = torch.nn.functional.one_hot(_nearest_centre(pixel_BPC, centre_BKC), num_clusters).float()
+        size_BK1 = member_BPK.sum(1)[..., None]
+        centre_BKC = torch.where(size_BK1 > 0, member_BPK.mT @ pixel_BPC / size_BK1.clamp(min=1), centre_BKC)
+    return _nearest_centre(pixel_BPC, centre_BKC).view(len(image_BCHW), *image_BCHW.shape[-2:])
+
+
+def largest_object(truth_HW: NDArray[np.uint8], has_background: bool) -> Labels:
+    """Return one label for the whole image: the most frequent true class, background if there is no other."""
+    count_C = np.bincount(truth_HW[truth_HW != IGNORE].ravel(), minlength=1)
+    if has_background and count_C[1:].any():
+        count_C[0] = 0
+    return np.full(truth_HW.shape, count_C.argmax(), np.int64)
+
+
+def name_by_truth(region_BHW: Labels, truth_BHW: NDArray[np.uint8], num_classes: int) -> Labels:
+    """Return labels in which each region of an image has the class that most of its pixels truly have.
+
+    Shapes: [B, H, W] twice -> [B, H, W]. A region that is all void gets label 0, which counts nowhere.
+    """
+    label_BHW = np.empty_like(region_BHW)
+    for label_HW, region_HW, truth_HW in zip(label_BHW, region_BHW, truth_BHW, strict=True):
+        num_regions = int(region_HW.max()) + 1
+        counted = truth_HW != IGNORE
+        cell = region_HW[counted] * num_classes + truth_HW[counted]
+        count_RC = np.bincount(cell, minlength=num_regions * num_classes).reshape(num_regions, num_classes)
+        label_HW[:] = count_RC.argmax(1)[region_HW]
+    return label_BHW
+
+
+def _nearest_centre(pixel_BPC: Tensor, centre_BKC: Tensor) -> Tensor:
+    # |p - c|^2 without the term that is the same for all centres.
+    return (centre_BKC.square().sum(-1)[:, None] - 2 * pixel_BPC @ centre_BKC.mT).argmin(-1)
+
+
+def _name_clusters(segmenter: Segmenter, cluster_BHW: Tensor, cosine_BKHW: Tensor) -> Tensor:
+    cluster_BP = cluster_BHW.flatten(1)
+    member_BRP = torch.nn.functional.one_hot(cluster_BP, NUM_CLUSTERS).mT.to(cosine_BKHW.dtype)
+    mean_BRK = member_BRP @ cosine_BKHW.flatten(2).mT / member_BRP.sum(-1, keepdim=True).clamp(min=1)
+    label_BR = segmenter.name(mean_BRK).argmax(-1)
+    return label_BR.take_along_dim(cluster_BP, 1).view(cluster_BHW.shape)
+
+
+def _name_pixels(segmenter: Segmenter, cosine_BKHW: Tensor) -> Tensor:
+    cosine_BHWK = cosine_BKHW.movedim(1, -1)
+    return segmenter.name(cosine_BHWK.flatten(1, 2)).argmax(-1).view(cosine_BHWK.shape[:-1])

@@ -1,0 +1,54 @@
+"""The protocol of an evaluation: everything besides model, classes and images that decides a figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a model is asked for masks: image size, windows, prompts, naming of groups, background."""
+
+    shorter_side: int | None = None
+    """shorter side to which images are resized first, in pixels; None keeps the image's own size"""
+    window: int | None = None
+    """side of the sliding square window, in pixels of the resized image; None shows the whole image at once"""
+    stride: int | None = None
+    """step from one window to the next, in pixels; None puts windows side by side"""
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    """sentences around a class name; their embeddings are averaged"""
+    assignment: Literal["hard", "soft"] = "hard"
+    """hard: a pixel belongs to its likeliest group; soft: to all groups, by their probabilities"""
+    top_classes: int | None = None
+    """classes that may be named: the k nearest to the whole image, asked twice as published (5); None allows all"""
+    background: Literal["threshold", "words"] = "threshold"
+    """rule for the class `background`: what no class claims surely enough, or what a background word claims best"""
+    threshold: float = 0.95
+    """probability below which a region is background; the surest region of a window always counts as an object"""
+    background_words: tuple[str, ...] = ()
+    """things that count as background, for the rule `words`"""
+    background_templates: tuple[str, ...] = ("the {}.",)
+    """sentences around a background word"""
+
+    def __post_init__(self) -> None:
+        for name in ("shorter_side", "window", "stride", "top_classes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} = {value}: must be at least 1, or None")
+        if self.stride is not None and self.window is None:
+            raise ValueError(f"stride = {self.stride} has no effect without a window; set window, or stride to None")
+        if self.stride is not None and self.window is not None and self.stride > self.window:
+            raise ValueError(
+                f"stride = {self.stride} skips pixels between windows of {self.window}; use <= {self.window}"
+            )
+        for name in ("templates", "background_templates"):
+            templates = getattr(self, name)
+            if not templates or any(template.count("{}") != 1 for template in templates):
+                raise ValueError(
+                    f"{name} = {templates}: every template needs the name's place {{}} once, e.g. 'a {{}}.'"
+                )
+        if self.background == "words" and not self.background_words:
+            raise ValueError("background = 'words' needs background_words, e.g. ('grass', 'sky'); or use 'threshold'")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold = {self.threshold}: a probability, from 0 to 1")

@@ -1,0 +1,117 @@
+"""Pictures of masks: overlays in colours that can be told apart, with the legend that names them."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from evaluation.metrics import IGNORE
+
+# Sasha Trubetskoy's list of simple, distinct colours (those which survive colour blindness first).
+DISTINCT = (
+    *("4363d8", "ffe119", "e6194b", "3cb44b", "f58231", "911eb4", "42d4f4", "f032e6", "800000", "bfef45"),
+    *("469990", "fabed4", "9a6324", "dcbeff", "808000", "aaffc3", "000075", "ffd8b1", "a9a9a9", "fffac8"),
+)
+BACKGROUND_COLOUR = (226, 226, 226)
+OPACITY = 0.62
+UNLABELLED = -1
+"""a pixel that is left as it is"""
+
+
+def colour(position: int) -> tuple[int, int, int]:
+    """Return the colour of the class or group at a position, as (red, green, blue) from 0 to 255."""
+    if position < len(DISTINCT):
+        red, green, blue = bytes.fromhex(DISTINCT[position])
+        return red, green, blue
+    hue = position * 0.618034 % 1
+    light = (0.45, 0.62, 0.78)[position % 3]
+    red, green, blue = (round(255 * channel) for channel in colorsys.hls_to_rgb(hue, light, 0.7))
+    return red, green, blue
+
+
+def overlay(image_HWC: NDArray[np.uint8], label_HW: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the image in grey under the colours of its labels; UNLABELLED pixels stay pale, borders are white.
+
+    Shapes: image_HWC [H, W, 3], label_HW [H, W] -> [H, W, 3].
+    """
+    grey_HW = image_HWC.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    highest = int(label_HW.max(initial=0))
+    table = np.array([colour(position) for position in range(highest + 1)] + [BACKGROUND_COLOUR], np.float32)
+    painted_HWC = OPACITY * table[label_HW] + (1 - OPACITY) * grey_HW[..., None]
+    painted_HWC[_borders(label_HW)] = 255
+    return painted_HWC.round().astype(np.uint8)
+
+
+def class_picture(
+    image_HWC: NDArray[np.uint8], label_HW: NDArray[np.int64], classes: Sequence[str]
+) -> tuple[NDArray[np.uint8], list[dict[str, str]]]:
+    """Return the overlay of a label map and its legend; background and void stay pale.
+
+    Shapes: image_HWC [H, W, 3], label_HW [H, W] -> [H, W, 3].
+    """
+    has_background = classes[0] == "background"
+    hidden_HW = (label_HW == IGNORE) | (has_background & (label_HW == 0))
+    shown_HW = np.where(hidden_HW, UNLABELLED, label_HW - has_background)
+    legend = [
+        {"name": classes[position + has_background], "colour": hexadecimal(colour(int(position)))}
+        for position in np.unique(shown_HW[shown_HW >= 0])
+    ]
+    return overlay(image_HWC, shown_HW), legend
+
+
+def group_picture(
+    image_HWC: NDArray[np.uint8], group_HW: NDArray[np.int64], label_HW: NDArray[np.int64], classes: Sequence[str]
+) -> tuple[NDArray[np.uint8], list[dict[str, str]]]:
+    """Return the overlay of an image's groups, and a legend of the names they were given, largest group first.
+
+    Shapes: image_HWC [H, W, 3], group_HW, label_HW [H, W] -> [H, W, 3].
+    """
+    groups, position_HW, size_G = np.unique(group_HW, return_inverse=True, return_counts=True)
+    rank_G = np.empty(len(groups), np.int64)
+    rank_G[np.argsort(-size_G, kind="stable")] = np.arange(len(groups))
+    shown_HW = rank_G[position_HW.reshape(group_HW.shape)]
+    legend = []
+    for rank in range(len(groups)):
+        name = classes[int(np.bincount(label_HW[shown_HW == rank]).argmax())]
+        legend.append({"name": name, "colour": hexadecimal(colour(rank))})
+    return overlay(image_HWC, shown_HW), legend
+
+
+def hexadecimal(rgb: tuple[int, int, int]) -> str:
+    """Return a colour as #rrggbb."""
+    return "#" + bytes(rgb).hex()
+
+
+def encode_png(picture_HWC: NDArray[np.uint8]) -> bytes:
+    """Return the picture as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture_HWC).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def encode_jpeg(picture_HWC: NDArray[np.uint8]) -> bytes:
+    """Return the picture as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture_HWC).save(buffer, "jpeg", quality=85)
+    return buffer.getvalue()
+
+
+def shrunk(array: NDArray[Any], longest: int = 320) -> NDArray[Any]:
+    """Return every n-th pixel so that no side is longer than `longest`. Shapes: [H, W, ...]."""
+    step = -(-max(array.shape[:2]) // longest)
+    return array[::step, ::step]
+
+
+def _borders(label_HW: NDArray[np.int64]) -> NDArray[np.bool_]:
+    # Pixels whose right or lower neighbour has another label; small pictures keep every pixel for colour.
+    border_HW = np.zeros(label_HW.shape, bool)
+    if min(label_HW.shape) >= 160:
+        border_HW[:, :-1] |= label_HW[:, :-1] != label_HW[:, 1:]
+        border_HW[:-1] |= label_HW[:-1] != label_HW[1:]
+    return border_HW

@@ -1,0 +1,74 @@
+"""Baselines on images whose answer can be told by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.baselines import BASELINES, baseline_labels, colour_clusters, largest_object, name_by_truth
+from evaluation.config import Protocol
+from evaluation.segment import Segmenter
+
+CLASSES = ["background", "cat", "dog", "bus"]
+WORDS = Protocol(background="words", background_words=("grass",))
+AsBatch = Callable[[np.ndarray], Tensor]
+
+
+def test_every_baseline_answers_as_told(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    labels = baseline_labels(Segmenter(oracle_model, CLASSES, WORDS), as_batch(scene), scene[None])
+    assert list(labels) == list(BASELINES)
+    assert (labels["background"] == 0).all()
+    assert (labels["one_label"] == 1).all()
+    for name in ("colour_clusters", "patches", "groups_oracle", "colour_clusters_oracle"):
+        assert labels[name].tolist() == scene[None].tolist(), name
+
+
+def test_true_names_correct_a_wrongly_naming_model(confused_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    segmenter = Segmenter(confused_model, CLASSES, WORDS)
+    labels = baseline_labels(segmenter, as_batch(scene), scene[None])
+    assert segmenter.segment(as_batch(scene)).numpy()[0, 10, 8] == 2
+    assert labels["patches"][0, 10, 8] == labels["colour_clusters"][0, 10, 8] == 2
+    assert labels["groups_oracle"].tolist() == labels["colour_clusters_oracle"].tolist() == scene[None].tolist()
+
+
+def test_without_background_there_is_no_such_baseline(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    labels = baseline_labels(Segmenter(oracle_model, ["grass", "cat", "dog", "bus"]), as_batch(scene), scene[None])
+    assert "background" not in labels
+    assert (labels["one_label"] == 0).all()
+
+
+def test_clusters_of_an_image_do_not_depend_on_its_batch() -> None:
+    image_BCHW = torch.randint(0, 256, (3, 3, 20, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    together_BHW = colour_clusters(image_BCHW)
+    assert torch.equal(together_BHW[1:2], colour_clusters(image_BCHW[1:2]))
+    assert torch.equal(together_BHW, colour_clusters(image_BCHW))
+    assert together_BHW.unique().tolist() == list(range(8))
+
+
+def test_each_pixel_is_in_the_cluster_of_the_nearest_mean_colour() -> None:
+    noise = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
+    image_CHW = (torch.tensor([40.0, 120.0, 200.0]).repeat_interleave(6)[:16] + 3 * noise).clamp(0, 255).byte()
+    cluster_HW = colour_clusters(image_CHW[None], num_clusters=3)[0]
+    assert [cluster_HW[:, columns].unique().numel() for columns in (slice(6), slice(6, 12), slice(12, 16))] == [1] * 3
+    assert cluster_HW.unique().numel() == 3
+
+
+def test_one_colour_makes_clusters_without_failing() -> None:
+    assert colour_clusters(torch.full((1, 3, 4, 4), 7, dtype=torch.uint8)).unique().numel() == 1
+
+
+def test_the_largest_object_wins_over_more_background_and_void() -> None:
+    truth_HW = np.array([[0, 0, 0, 0], [2, 2, 1, 255], [255, 255, 255, 255]], np.uint8)
+    assert (largest_object(truth_HW, has_background=True) == 2).all()
+    assert (largest_object(truth_HW, has_background=False) == 0).all()
+    assert (largest_object(np.zeros((2, 2), np.uint8), has_background=True) == 0).all()
+
+
+def test_regions_get_the_class_of_most_of_their_pixels() -> None:
+    region_BHW = np.array([[[5, 5, 5, 9], [9, 9, 9, 2]]])
+    truth_BHW = np.array([[[1, 1, 2, 2], [2, 1, 255, 255]]], np.uint8)
+    assert name_by_truth(region_BHW, truth_BHW, 3).tolist() == [[[1, 1, 1, 2], [2, 2, 2, 0]]]

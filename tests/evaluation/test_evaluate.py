@@ -1,0 +1,114 @@
+"""A benchmark run: figures, resuming, refusing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import evaluation.segment
+from evaluation.config import Protocol
+from evaluation.evaluate import evaluate
+
+WORDS = Protocol(background="words", background_words=("grass",))
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def benchmark_dir(tmp_path: Path, scene: np.ndarray, write_benchmark: Write) -> Path:
+    dogs_HW = np.zeros((32, 32), np.uint8)
+    dogs_HW[4:12, 4:12] = 2
+    dogs_HW[20:22] = 255
+    return write_benchmark(tmp_path / "benchmark", [scene, dogs_HW, dogs_HW.T.copy(), scene])
+
+
+def test_a_perfect_model_scores_one_and_a_confused_one_less(
+    tmp_path: Path, benchmark_dir: Path, oracle_model: Any, confused_model: Any
+) -> None:
+    models = {"untrained": confused_model, "after": oracle_model}
+    result = evaluate(models, "scenes", benchmark_dir, tmp_path / "out", WORDS)
+    rows = {row["name"]: row for row in result["results"]}
+    assert rows["after"]["miou"] == 1
+    assert rows["after"]["iou"] == {"background": 1, "cat": 1, "dog": 1, "bus": 1}
+    # Every group is called by the next name: cats dogs, dogs buses, buses grass, and grass cats. No pixel is right.
+    assert rows["untrained"]["miou"] == 0
+    assert result["subject"] == "after"
+    kinds = [entry["kind"] for entry in result["results"]]
+    assert kinds == ["model", "model", "baseline", "oracle", "baseline", "baseline", "oracle", "oracle"]
+    background = rows["background"]
+    # Both scenes have 1536 pixels, 96 of cat and 64 of bus; both dogs' pictures have 1024, 64 of dog and 64 void.
+    assert background["iou"] == {
+        "background": (2 * 1376 + 2 * 896) / (2 * 1536 + 2 * 960),
+        "cat": 0,
+        "dog": 0,
+        "bus": 0,
+    }
+    assert [image["miou"]["after"] for image in result["images"]] == [1, 1, 1, 1]
+    assert json.loads((tmp_path / "out/evaluation.json").read_text()) == result
+
+
+def test_every_picture_is_there_once_and_named(tmp_path: Path, benchmark_dir: Path, oracle_model: Any) -> None:
+    result = evaluate({"untrained": oracle_model}, "scenes", benchmark_dir, tmp_path / "out", WORDS)
+    pictures = result["pictures"]
+    # All four score 1: the order is that of their names.
+    assert [(picture["rank"], picture["name"]) for picture in pictures] == [
+        *[("best", "000"), ("typical", "001"), ("worst", "003")]
+    ]
+    for picture in pictures:
+        for kind in ("image", "truth", "prediction", "groups"):
+            assert (tmp_path / "out" / picture[kind]).stat().st_size > 0
+    assert [entry["name"] for entry in pictures[0]["legends"]["truth"]] == ["cat", "bus"]
+    assert [entry["name"] for entry in pictures[0]["legends"]["groups"]] == ["background", "cat", "bus"]
+
+
+def test_a_finished_evaluation_is_read_and_not_repeated(tmp_path: Path, benchmark_dir: Path, oracle_model: Any) -> None:
+    first = evaluate({"untrained": oracle_model}, "scenes", benchmark_dir, tmp_path / "out", WORDS)
+    passes = oracle_model.passes
+    assert evaluate({"untrained": oracle_model}, "scenes", benchmark_dir, tmp_path / "out", WORDS) == first
+    assert oracle_model.passes == passes
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(
+    tmp_path: Path, benchmark_dir: Path, oracle_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evaluation.evaluate.IMAGES_PER_PART", 1)
+    whole = evaluate({"untrained": oracle_model}, "scenes", benchmark_dir, tmp_path / "whole", WORDS)
+    segment = evaluation.segment.Segmenter.segment
+    calls: list[int] = []
+
+    def dies_at_the_third(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return segment(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation.segment.Segmenter, "segment", dies_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate({"untrained": oracle_model}, "scenes", benchmark_dir, tmp_path / "out", WORDS)
+    parts = sorted((tmp_path / "out/parts").iterdir())
+    written = [path.stat().st_mtime_ns for path in parts]
+    assert len(parts) == 2
+    assert evaluate({"untrained": oracle_model}, "scenes", benchmark_dir, tmp_path / "out", WORDS) == whole
+    assert [path.stat().st_mtime_ns for path in parts] == written
+
+
+def test_other_inputs_are_refused_by_name(
+    tmp_path: Path, benchmark_dir: Path, oracle_model: Any, confused_model: Any
+) -> None:
+    evaluate({"untrained": oracle_model}, "scenes", benchmark_dir, tmp_path / "out", WORDS)
+    with pytest.raises(ValueError, match="holds an evaluation with other protocol; remove the folder"):
+        evaluate({"untrained": oracle_model}, "scenes", benchmark_dir, tmp_path / "out", Protocol())
+    with pytest.raises(ValueError, match="other models"):
+        evaluate({"untrained": confused_model}, "scenes", benchmark_dir, tmp_path / "out", WORDS)
+
+
+def test_models_need_names_of_their_own(tmp_path: Path, benchmark_dir: Path, oracle_model: Any) -> None:
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluate({}, "scenes", benchmark_dir, tmp_path / "out")
+    with pytest.raises(ValueError, match="models may not be called patches"):
+        evaluate({"patches": oracle_model}, "scenes", benchmark_dir, tmp_path / "out")

@@ -1,0 +1,137 @@
+"""Segmentation by a model whose groups and words are known exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from evaluation.config import Protocol
+from evaluation.segment import Segmenter, slide, window_slices
+
+CLASSES = ["background", "cat", "dog", "bus"]
+WORDS = Protocol(background="words", background_words=("grass",))
+AsBatch = Callable[[np.ndarray], Tensor]
+
+
+def test_words_for_the_background_give_the_true_masks(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    segmenter = Segmenter(oracle_model, CLASSES, WORDS)
+    assert segmenter.segment(as_batch(scene)).numpy().tolist() == scene[None].tolist()
+
+
+def test_a_region_that_no_class_claims_is_background(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    # Grass has cosine 0 with all three classes: probability 1/3 each, below the threshold; cat and bus have 1.
+    segmenter = Segmenter(oracle_model, CLASSES, Protocol(threshold=0.9))
+    assert segmenter.segment(as_batch(scene)).numpy().tolist() == scene[None].tolist()
+
+
+def test_the_surest_region_is_an_object_whatever_the_threshold(oracle_model: Any) -> None:
+    segmenter = Segmenter(oracle_model, CLASSES, Protocol(threshold=1.0))
+    cosine_BRC = torch.tensor([[[0.6, 0.0, 0.0], [0.5, 0.0, 0.0]]])
+    oracle_model.scale = lambda: 1.0
+    assert segmenter.name(cosine_BRC).argmax(-1).tolist() == [[1, 0]]
+
+
+def test_without_background_the_labels_are_the_classes(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    segmenter = Segmenter(oracle_model, ["bus", "grass", "cat"])
+    logits = segmenter.logits(as_batch(scene))
+    assert logits.shape == (1, 3, 32, 48)
+    assert logits.argmax(1)[0, 20, 34] == 0
+    assert logits.argmax(1)[0, 0, 0] == 1
+    assert logits.argmax(1)[0, 10, 8] == 2
+
+
+def test_embeddings_serve_in_place_of_names(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    by_name = Segmenter(oracle_model, ["grass", "cat", "dog", "bus"])
+    by_vector = Segmenter(oracle_model, torch.eye(4))
+    assert torch.equal(by_name.logits(as_batch(scene)), by_vector.logits(as_batch(scene)))
+
+
+@pytest.mark.parametrize(("window", "stride"), [(16, 8), (16, None), (24, 12), (20, 20)])
+def test_windows_give_what_the_whole_image_gives(
+    oracle_model: Any, scene: np.ndarray, as_batch: AsBatch, window: int, stride: int | None
+) -> None:
+    protocol = Protocol(background="words", background_words=("grass",), window=window, stride=stride)
+    segmenter = Segmenter(oracle_model, CLASSES, protocol)
+    assert segmenter.segment(as_batch(scene)).numpy().tolist() == scene[None].tolist()
+
+
+def test_windows_of_all_images_share_one_pass(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    segmenter = Segmenter(oracle_model, CLASSES, Protocol(window=16, stride=8))
+    segmenter.segment(as_batch(scene).expand(5, -1, -1, -1))
+    assert oracle_model.passes == 1
+
+
+def test_slide_averages_where_windows_overlap() -> None:
+    # One row of 6 pixels, windows of 4 with stride 2: [0, 4) and [2, 6). Each window answers with its first pixel.
+    image_BCHW = torch.arange(24, dtype=torch.float32).view(1, 1, 4, 6).expand(1, 3, 4, 6)
+    protocol = Protocol(window=4, stride=2)
+    mean_BKHW = slide(image_BCHW, lambda window: window[:, :1, :1, :1].expand(-1, 1, 4, 4), protocol)
+    assert mean_BKHW[0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_last_window_ends_with_the_image() -> None:
+    assert window_slices(10, 4, 3) == [slice(0, 4), slice(3, 7), slice(6, 10)]
+    assert window_slices(9, 4, 3) == [slice(0, 4), slice(3, 7), slice(5, 9)]
+    assert window_slices(4, 4, 2) == window_slices(4, None, None) == window_slices(4, 8, 8) == [slice(0, 4)]
+
+
+def test_patches_are_spread_over_their_pixels(patchy_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    # Only the corner pixels of the two rectangles are lost: their own patch has (5/8)^2 < 1/2 of the weight there.
+    label_HW = Segmenter(patchy_model, CLASSES, WORDS).segment(as_batch(scene))[0].numpy()
+    assert (label_HW != scene).sum() == 8
+    assert {(8, 4), (8, 15), (15, 4), (15, 15)} < set(zip(*np.nonzero(label_HW != scene), strict=True))
+
+
+def test_resizing_returns_masks_at_the_images_own_size(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    protocol = Protocol(background="words", background_words=("grass",), shorter_side=64)
+    label_HW = Segmenter(oracle_model, CLASSES, protocol).segment(as_batch(scene))[0].numpy()
+    assert label_HW.shape == scene.shape
+    assert (label_HW == scene).mean() > 0.95
+
+
+@pytest.mark.parametrize("size", [(30, 45), (8, 8), (3, 2), (4, 101)])
+def test_any_size_of_image_is_segmented_whole(patchy_model: Any, as_batch: AsBatch, size: tuple[int, int]) -> None:
+    label_BHW = Segmenter(patchy_model, CLASSES, WORDS).segment(as_batch(np.full(size, 2, np.uint8)))
+    assert label_BHW.shape == (1, *size)
+
+
+def test_soft_assignment_equals_hard_when_groups_are_certain(
+    oracle_model: Any, scene: np.ndarray, as_batch: AsBatch
+) -> None:
+    soft = Protocol(background="words", background_words=("grass",), assignment="soft")
+    assert (Segmenter(oracle_model, CLASSES, soft).segment(as_batch(scene))[0].numpy() == scene).mean() > 0.95
+
+
+def test_only_the_top_classes_of_the_image_are_named(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    # The cat has more pixels than the bus, so with one class allowed the bus cannot be named.
+    label_BHW = Segmenter(oracle_model, ["cat", "dog", "bus"], Protocol(top_classes=1)).segment(as_batch(scene))
+    assert label_BHW.unique().tolist() == [0]
+
+
+def test_groups_are_numbered_through_all_windows(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    whole_HW = Segmenter(oracle_model, CLASSES, WORDS).groups(as_batch(scene))[0].numpy()
+    assert whole_HW.tolist() == scene.tolist()
+    halves = Protocol(background="words", background_words=("grass",), window=32, stride=16)
+    group_HW = Segmenter(oracle_model, CLASSES, halves).groups(as_batch(scene))[0].numpy()
+    assert (group_HW % 4).tolist() == scene.tolist()
+    assert (group_HW[:, :23] // 4 == 0).all()
+    assert (group_HW[:, 25:] // 4 == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([], "no class to look for"),
+        (["background"], "no class to look for"),
+        (["cat", " "], r"class names at positions \[1\] are empty"),
+        (["cat", "dog", "cat"], "class names given twice: cat"),
+    ],
+)
+def test_unusable_class_names_are_refused(oracle_model: Any, classes: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Segmenter(oracle_model, classes)
