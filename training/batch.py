@@ -1,0 +1,47 @@
+"""From a chunk of examples to the batch that the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from model import Batch, LossConfig, Tokens, same_set_positives
+from training.data import Chunk, Words, seed_of
+
+Tokenize = Callable[[Sequence[str]], Tokens]
+CROSS_ENTITY = "a photo of a {}"
+
+
+def build_batch(chunk: Chunk, prompts: Tokens | None, tokenize: Tokenize, loss: LossConfig) -> Batch:
+    """Return the chunk as a batch with what the losses of positive weight need; `prompts` are those of all nouns."""
+    words = chunk.words
+    batch = Batch(image=chunk.image_BCHW, caption=tokenize([word.caption for word in words]))
+    if loss.entity > 0:
+        batch = replace(
+            batch,
+            question=tokenize([word.question for word in words]),
+            answer=tokenize([word.answer for word in words]),
+        )
+    if prompts is not None:
+        labels_BN = torch.zeros(len(words), len(prompts), dtype=torch.bool)
+        for row, word in enumerate(words):
+            labels_BN[row, list(word.nouns)] = True
+        batch = replace(batch, nouns=prompts, noun_labels_BN=labels_BN)
+    if loss.mask > 0 and chunk.cross_image_BCHW is not None:
+        batch = replace(
+            batch,
+            cross_image=chunk.cross_image_BCHW,
+            cross_entity=tokenize([CROSS_ENTITY.format(word.cross_entity or "thing") for word in words]),
+        )
+    return batch
+
+
+def with_positives(batch: Batch, words: list[Words]) -> Batch:
+    """Return the batch with the captions of the same nouns marked as positives of each other.
+
+    Talks to the other workers: call it where all of them do, in the same order.
+    """
+    ids_B = torch.tensor([seed_of(*word.nouns) if word.nouns else -1 for word in words], device=batch.image.device)
+    return replace(batch, positives_BB=same_set_positives(ids_B))

@@ -1,0 +1,141 @@
+"""Settings of a training phase. They check themselves; the whole config is stored in the run's run.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How an image is varied before the model sees it."""
+
+    kind: Literal["deit", "crop", "flip"] = "crop"
+    """deit: timm's RandAugment recipe; crop: random resized crop and flip; flip: flip only"""
+    crop_scale: tuple[float, float] = (0.4, 1.0)
+    """smallest and largest share of the image's area that a random crop keeps"""
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"augment.crop_scale = {self.crop_scale}: needs 0 < low <= high <= 1")
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """How nouns become prompts of their own, for the noun-prompt loss (on when the model's loss.nouns > 0)."""
+
+    template: str = "a photo of a {}"
+    """prompt of an entity"""
+    extra_nouns: tuple[str, ...] = ()
+    """further nouns, such as backgrounds, that are looked for in captions as whole words"""
+    extra_template: str = "the {}"
+    """prompt of an extra noun"""
+
+    def __post_init__(self) -> None:
+        for name in ("template", "extra_template"):
+            if getattr(self, name).count("{}") != 1:
+                raise ValueError(f"prompts.{name} = {getattr(self, name)!r}: needs exactly one {{}}")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with a warm-up and a cosine per step."""
+
+    lr: float = 1e-3
+    """highest learning rate, reached when the warm-up ends"""
+    min_lr: float = 1e-5
+    """learning rate at the last step"""
+    warmup_steps: int = 50
+    """steps of linear rise from zero"""
+    weight_decay: float = 0.05
+    """decay of matrices and larger; vectors and scalars have none"""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's averaging of gradient and squared gradient"""
+    clip_norm: float = 5.0
+    """gradients are scaled down to this norm over all parameters"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_lr <= self.lr:
+            raise ValueError(f"optim.min_lr = {self.min_lr}: needs 0 <= min_lr <= lr = {self.lr}")
+        for name in ("lr", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"optim.{name} = {getattr(self, name)}: needs more than 0")
+        for name in ("warmup_steps", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optim.{name} = {getattr(self, name)}: needs 0 or more")
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """Where a phase runs."""
+
+    workers: int = 1
+    """processes that share each batch (DDP)"""
+    threads: int = 2
+    """torch threads, and CPUs reserved in Ray, per worker"""
+    use_gpu: bool = False
+    """one GPU per worker, else CPU"""
+    max_failures: int = 2
+    """how often Ray starts failed workers again, from the newest checkpoint"""
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"launch.{name} = {getattr(self, name)}: needs 1 or more")
+        if self.max_failures < 0:
+            raise ValueError(f"launch.max_failures = {self.max_failures}: needs 0 or more")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training phase."""
+
+    phase: Literal[1, 2] = 1
+    """1: contrastive, masked entity completion, noun prompts; 2: also mask consistency, with the text tower frozen"""
+    seed: int = 0
+    """seed of weights, order, augmentation, caption and template choice, partners and noise"""
+    steps: int = 800
+    """optimiser steps; epochs follow from the number of images"""
+    batch_size: int = 64
+    """images per step, over all workers together"""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """how images are varied"""
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    """noun prompts"""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """optimiser and schedule"""
+    tokenizer_size: int = 4000
+    """word pieces learned from the captions before phase 1; no effect when the text encoder is a pretrained one"""
+    momentum: float = 0.99
+    """share of the momentum encoder kept at each step of phase 2"""
+    loader_workers: int = 0
+    """decoding processes per worker; 0 decodes in a thread beside the training"""
+    max_undecodable_rate: float = 0.01
+    """share of the images that may turn out undecodable before the run stops"""
+    checkpoint_every: int = 100
+    """steps between checkpoints, of which the last two are kept"""
+    log_every: int = 20
+    """steps between log lines"""
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    """workers and their resources"""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "tokenizer_size", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: needs 1 or more")
+        for name in ("momentum", "max_undecodable_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: needs a share between 0 and 1")
+        if self.loader_workers < 0:
+            raise ValueError(f"loader_workers = {self.loader_workers}: needs 0 or more")
+        if self.batch_size % self.launch.workers:
+            raise ValueError(
+                f"batch_size = {self.batch_size}: does not split over launch.workers = {self.launch.workers}; "
+                f"choose a multiple"
+            )
+        if self.augment.kind == "deit" and self.loader_workers == 0:
+            raise ValueError(
+                "augment.kind = 'deit' with loader_workers = 0: timm draws from the process-wide generators that the "
+                "model's noise uses too; use loader_workers >= 1"
+            )

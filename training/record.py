@@ -1,0 +1,61 @@
+"""What a run tells about itself: settings that must not change under it, and run.json, its last file."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from model import ModelConfig, OVSegmentor
+from training.config import TrainConfig
+
+PACKAGES = ("torch", "transformers", "timm", "numpy", "pyarrow")
+
+
+def run_settings(model: ModelConfig, config: TrainConfig, inputs: dict[str, str]) -> dict[str, Any]:
+    """Return what decides the run's weights; a run is only resumed under equal settings."""
+    return {"phase": config.phase, "model": asdict(model), "train": asdict(config), "inputs": inputs}
+
+
+def run_record(
+    settings: dict[str, Any], model: OVSegmentor, steps: int, undecodable: dict[int, str], train_time_s: float
+) -> dict[str, Any]:
+    """Return the content of a finished run's run.json."""
+    return {
+        **settings,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "seed": settings["train"]["seed"],
+        "commit": git_commit(),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": steps,
+        "skipped": len(undecodable),
+        "skipped_keys": {str(key): reason for key, reason in sorted(undecodable.items())},
+        "train_time_s": round(train_time_s, 1),
+    }
+
+
+def file_digest(path: Path) -> str:
+    """Return the xxh3-128 of a file's bytes, hexadecimal."""
+    state = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
+def git_commit() -> str | None:
+    """Return the commit of this code, with + when files differ from it; None outside a git checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit, changes = (
+            subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changes else "")
