@@ -171,6 +171,6 @@ def _small_phase(seed: int) -> TrainConfig:
         seed=seed,
         batch_size=64,
         augment=AugmentConfig(kind="flip"),
-        prompts=PromptConfig(per_caption=4, extra_nouns=GROUNDS),
+        prompts=PromptConfig(extra_nouns=GROUNDS),
         launch=LaunchConfig(workers=1, threads=2),
     )
