@@ -103,6 +103,7 @@ class Segmenter:
         name_KE = self.class_CE if self.word_WE is None else torch.cat([self.class_CE, self.word_WE])
         return normalize(embedding_BRE, dim=-1) @ name_KE.T
 
+    @torch.inference_mode()
     def name(self, cosine_BRC: Tensor, image_cosine_BC: Tensor | None = None) -> Tensor:
         """Return the classes' probabilities of regions, background first where there is one.
 
