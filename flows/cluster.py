@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -63,8 +64,8 @@ def ray_cluster() -> Iterator[None]:
     start_watchdog()
     local = "RAY_ADDRESS" not in os.environ
     # 300 MB of object store is plenty: images and weights travel by disk, not through Ray.
-    options = {"object_store_memory": 300_000_000, "dashboard_host": "127.0.0.1"} if local else {}
-    context = ray.init(log_to_driver=True, configure_logging=False, **options)
+    options: dict[str, Any] = {"object_store_memory": 300_000_000, "dashboard_host": "127.0.0.1"} if local else {}
+    context = ray.init(configure_logging=False, **options)
     if context.dashboard_url:
         logger.info("Ray dashboard http://%s (its token: `ray get-auth-token`)", context.dashboard_url)
     try:

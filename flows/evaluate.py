@@ -7,11 +7,24 @@ from prefect import flow
 
 import evaluation.evaluate
 from evaluation.config import Protocol
+from model import OVSegmentor, initial
 
 
 @flow(name="evaluate")
 def evaluate(
-    model_dirs: dict[str, Path], benchmark: str, root: Path, out_dir: Path, protocol: Protocol = Protocol()
+    model_dirs: dict[str, Path],
+    benchmark: str,
+    root: Path,
+    out_dir: Path,
+    protocol: Protocol = Protocol(),
+    untrained_seed: int | None = None,
 ) -> dict[str, Any]:
-    """Measure models, and the baselines beside them, on a benchmark they have never seen."""
-    return evaluation.evaluate.evaluate(model_dirs, benchmark, root, out_dir, protocol)
+    """Measure models, and the baselines beside them, on a benchmark they have never seen.
+
+    With a seed, the first model's config with the untrained weights of that seed is measured too.
+    """
+    models: dict[str, Path | OVSegmentor] = {**model_dirs}
+    if untrained_seed is not None:
+        trained = OVSegmentor.from_pretrained(next(iter(model_dirs.values())))
+        models = {"untrained": initial(trained.config, trained.tokenizer, untrained_seed), **models}
+    return evaluation.evaluate.evaluate(models, benchmark, root, out_dir, protocol)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import flow
+from prefect import Flow, flow
 
 from curation.captions import IngestConfig
 from curation.manifest import replacing
@@ -24,7 +25,8 @@ from flows.recipes import PipelineConfig
 from flows.report import report
 from flows.train import train
 
-logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @flow(name="scenes")
@@ -42,18 +44,28 @@ def pipeline(config: PipelineConfig, out: Path) -> Path:
     table = drawn / "captions.tsv" if drawn else Path(config.table or "")
     benchmark_root = Path(config.benchmark_root) if config.benchmark_root else out / "scenes" / "benchmark"
 
-    captions = ingest(table, data_dir, _ingest_config(config), wait_for=[drawn])
-    entities = parse(data_dir, config.parse, wait_for=[captions])
+    captions = _after(ingest, drawn)(table, data_dir, _ingest_config(config))
+    entities = _after(parse, captions)(data_dir, config.parse)
     with _image_server(config, out):
         image_root = None if config.serve_port else config.image_root
-        images = download(data_dir, config.download, Path(image_root) if image_root else None, wait_for=[entities])
-    partners = pairs(data_dir, config.pairs, wait_for=[images])
-    phase1 = train(data_dir, out / "phase1", config.model, config.phase1, wait_for=[images])
-    phase2 = train(data_dir, out / "phase2", config.model, config.phase2, phase1, wait_for=[phase1, partners])
-    result = evaluate(
-        {"phase1": phase1, "phase2": phase2}, config.benchmark, benchmark_root, out / "evaluation", config.protocol
+        images = _after(download, entities)(data_dir, config.download, Path(image_root) if image_root else None)
+    partners = _after(pairs, images)(data_dir, config.pairs)
+    phase1 = _after(train, images)(data_dir, out / "phase1", config.model, config.phase1)
+    phase2 = _after(train, phase1, partners)(data_dir, out / "phase2", config.model, config.phase2, phase1)
+    result = _after(evaluate, phase1, phase2)(
+        {"phase1": phase1, "phase2": phase2},
+        config.benchmark,
+        benchmark_root,
+        out / "evaluation",
+        config.protocol,
+        untrained_seed=config.phase1.seed,
     )
-    return report(out, config.title, config.caveat, wait_for=[result])
+    return _after(report, result)(out, config.title, config.caveat)
+
+
+def _after(stage: Flow[P, R], *upstream: object) -> Callable[P, R]:
+    """Return the stage as a function whose run hangs below the upstream results in Prefect's DAG."""
+    return partial(cast(Any, stage), wait_for=upstream)
 
 
 def _ingest_config(config: PipelineConfig) -> IngestConfig:
