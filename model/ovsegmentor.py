@@ -232,7 +232,10 @@ class OVSegmentor(nn.Module):
         mask_BL = nn.functional.pad(mask_BL, (0, token_BLD.shape[1] - mask_BL.shape[1]))
         found_BE = self.completion_projector(self.completion(token_BLD, mask_BL, group_BGD))
         answer_BE = self.text_projector(texts["answer"][:, 0])
-        return losses.contrastive(found_BE, answer_BE, scale, losses.same_set_positives(_row_ids(batch.answer)))
+        positives_BA = losses.same_set_positives(_row_ids(batch.answer))
+        if batch.positives_BB is not None:
+            positives_BA = positives_BA | batch.positives_BB
+        return losses.contrastive(found_BE, answer_BE, scale, positives_BA)
 
     def _mask_loss(self, batch: Batch, entity_BLD: Tensor, group_BGD: Tensor, assignment: Assignment) -> Tensor:
         if self.momentum_encoder is None:

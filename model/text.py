@@ -5,7 +5,8 @@ Shape letters: B captions, L tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,24 +68,29 @@ def tokenize(tokenizer: Any, captions: Sequence[str], max_length: int) -> Tokens
     return Tokens(encoded["input_ids"], encoded["attention_mask"])
 
 
-def learn_wordpiece(captions: Sequence[str], vocabulary_size: int) -> Any:
+def learn_wordpiece(captions: Iterable[str], vocabulary_size: int) -> Any:
     """Return a WordPiece tokenizer learned from `captions`, lower-casing, with BERT's special tokens.
 
-    The same captions give the same vocabulary: the trainer would number the inner characters ("##a") in the order of
-    a randomly seeded hash table, and break ties by these numbers, so they are handed to it sorted, as special tokens
-    of a draft whose vocabulary alone is kept.
+    The same captions in any order give the same vocabulary: left alone, the trainer numbers the inner characters
+    ("##a") in the order of a randomly seeded hash table and breaks ties by these numbers. So they are handed to it
+    sorted, as special tokens of a draft of which only the vocabulary is kept. Memory grows with distinct words.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    characters = sorted({c for caption in captions for c in normalizer.normalize_str(caption) if not c.isspace()})
+    words: Counter[str] = Counter()
+    for caption in captions:
+        words.update(word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(caption)))
+    if not words:
+        raise ValueError("learn_wordpiece: found no words to learn from")
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    inner = [f"##{character}" for character in sorted(set().union(*words))]
     draft = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    draft.normalizer, draft.pre_tokenizer = normalizer, pre_tokenizer
-    reserved = special + [f"##{character}" for character in characters]
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=reserved, show_progress=False)
-    draft.train_from_iterator(captions, trainer)
+    draft.pre_tokenizer = pre_tokenizer
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=special + inner, show_progress=False)
+    draft.train_from_iterator((" ".join([word] * words[word]) for word in sorted(words)), trainer)
 
     tokenizer = Tokenizer(models.WordPiece(vocab=draft.get_vocab(), unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
