@@ -1,27 +1,17 @@
 """Download: from captions with addresses to verified webdataset shards and samples.arrow.
 
-img2dataset's Downloader, Resizer and WebDatasetSampleWriter do the work of a shard, in a worker process of ours and
-with our fetch (curation/fetch.py). A shard is written in a scratch folder, opened to its end, every image decoded once;
-then its files are renamed into place and its marker written. What img2dataset says of itself is not believed: the rows
-of its report decide, and an image without a row is a failure by name.
+Images are cut into shards in order of key. Each shard is the task of a worker process (curation/shard.py) that leaves
+the tar, img2dataset's report and an account of every image; the accounts make failures.parquet and samples.arrow.
 """
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import shutil
-import sys
-import types
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,22 +19,13 @@ import pyarrow.parquet as pq
 import xxhash
 
 from curation.datacard import write_datacard
-from curation.fetch import FetchError, WebFetcher, check_image, read_local
 from curation.image_list import ImageList
 from curation.images import shard_name, write_samples
-from curation.manifest import (
-    Manifest,
-    Part,
-    close_stage,
-    finished_part,
-    mark_part,
-    open_stage,
-    read_manifest,
-    replacing,
-)
+from curation.manifest import Manifest, Part, close_stage, finished_part, open_stage, read_manifest, replacing
 from curation.progress import Progress
 from curation.schema import SAMPLES
-from curation.verify import FAILURE_COLUMNS, account_of_shard
+from curation.shard import SCRATCH, ShardTask, account_name, download_shard
+from curation.verify import FAILURE_COLUMNS
 from curation.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -53,7 +34,6 @@ FAILURES_FILE = "failures.parquet"
 FAILURES = pa.schema([SAMPLES.field("key"), *FAILURE_COLUMNS])
 """images/failures.parquet: one row per image that could not be stored, sorted by key."""
 
-_SCRATCH = ".scratch"
 _PACE = ("processes", "threads", "shard_deadline_s")
 
 
@@ -104,25 +84,6 @@ class DownloadConfig:
             raise ValueError("user_agent is empty: say who fetches, servers refuse or block the nameless")
 
 
-@dataclass(frozen=True)
-class ShardTask:
-    """One shard for one worker."""
-
-    number: int
-    """number of the shard"""
-    images_path: Path
-    """Arrow file of its images (`curation.image_list.IMAGES`)"""
-    images_dir: Path
-    """folder of the stage"""
-    image_root: Path | None
-    """folder of the images that are named by path"""
-    config: DownloadConfig
-    """as the stage's"""
-
-    def __str__(self) -> str:
-        return f"shard {self.number:05d}"
-
-
 def download(data_dir: Path, config: DownloadConfig, image_root: Path | None = None) -> Manifest:
     """Fetch the images of entities/ into images/ and return the manifest; finished shards are not fetched again.
 
@@ -133,11 +94,13 @@ def download(data_dir: Path, config: DownloadConfig, image_root: Path | None = N
     content = {name: value for name, value in asdict(config).items() if name not in _PACE}
     if done := open_stage(images_dir, "download", content, {"entities": entities.digest}):
         return done
-    scratch_dir = images_dir / _SCRATCH
+    scratch_dir = images_dir / SCRATCH
     shutil.rmtree(scratch_dir, ignore_errors=True)
     images = ImageList(data_dir / "entities", entities, config.shard_size, scratch_dir / "sorted")
     if images.has_paths and image_root is None:
         raise ValueError(f"{data_dir / 'entities'}: images are named by path; name their folder with --image-root")
+    if not images.num_images:
+        raise ValueError(f"{data_dir / 'entities'}: names no image to fetch; no caption of the table names an entity")
     parts = _fetch_shards(images, images_dir, config, image_root)
     manifest = _close(images, images_dir, entities.digest, parts)
     shutil.rmtree(scratch_dir, ignore_errors=True)
@@ -150,7 +113,7 @@ def _fetch_shards(images: ImageList, images_dir: Path, config: DownloadConfig, i
     waiting = [number for number, part in found.items() if not part]
     if parts and waiting:
         logger.info("download: %d of %d shards are there already", len(parts), images.num_shards)
-    scratch_dir = images_dir / _SCRATCH
+    scratch_dir = images_dir / SCRATCH
 
     def tasks() -> Iterator[ShardTask]:
         for number in waiting:
@@ -161,7 +124,7 @@ def _fetch_shards(images: ImageList, images_dir: Path, config: DownloadConfig, i
             yield ShardTask(number, path, images_dir, image_root and image_root.resolve(), config)
 
     processes = min(config.processes, max(1, len(waiting)))
-    target = f"{__name__}.{download_shard.__name__}"
+    target = f"{download_shard.__module__}.{download_shard.__name__}"
     with (
         Workers(target, processes, config.shard_deadline_s, scratch_dir / "log") as workers,
         Progress("download", len(waiting)) as progress,
@@ -211,115 +174,4 @@ def _close(images: ImageList, images_dir: Path, entities_digest: str, parts: lis
 
 
 def _shard_tables(images_dir: Path, parts: list[Part], columns: list[str]) -> Iterator[pa.Table]:
-    return (pq.read_table(images_dir / _account_name(part.name), columns=columns) for part in parts)
-
-
-def _account_name(tar_name: str) -> str:
-    return f"{Path(tar_name).stem}.images.parquet"
-
-
-# ---- in the worker process -------------------------------------------------------------------------------------------
-
-
-def download_shard(task: ShardTask) -> tuple[int, Part]:
-    """Fetch, resize, store and verify one shard and return its number and part; its marker is written last."""
-    with pa.ipc.open_file(str(task.images_path)) as file:
-        images = file.read_all()
-    name = shard_name(task.number)
-    with TemporaryDirectory(dir=task.images_dir / _SCRATCH, prefix=f"{task.number:05d}-") as scratch:
-        work_dir = Path(scratch)
-        _run_img2dataset(task, images, work_dir)
-        account = account_of_shard(images, work_dir / f"{task.number:05d}.parquet", work_dir / name, task.number)
-        pq.write_table(account, work_dir / _account_name(name), compression="zstd")
-        for file_name in (f"{task.number:05d}_stats.json", f"{task.number:05d}.parquet", _account_name(name), name):
-            with (work_dir / file_name).open("rb") as written:
-                os.fsync(written.fileno())
-            (work_dir / file_name).replace(task.images_dir / file_name)
-    causes = Counter(account["cause"].drop_null().to_pylist())
-    return task.number, mark_part(task.images_dir, name, len(account) - causes.total(), causes)
-
-
-def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> None:
-    """Write shard and report of img2dataset into `work_dir`."""
-    downloader, resizer, writer = _img2dataset()
-    config = task.config
-    web = WebFetcher(config)
-    addresses = pc.coalesce(images["url"], images["image"])
-    is_local = images["url"].is_null().to_pylist()
-
-    def fetch(row: tuple[int, str], **_: Any) -> tuple[int, io.BytesIO | None, str | None]:
-        index, address = row
-        try:
-            if is_local[index]:
-                assert task.image_root is not None
-                content = read_local(task.image_root, address, config.max_bytes)
-            else:
-                content = web(address)
-            check_image(content, config.max_pixels)
-        except FetchError as error:
-            return index, None, str(error)
-        except Exception as error:  # one odd image must not cost the shard; the cause is counted
-            logger.exception("image %s", address)
-            return index, None, f"unexpected: {type(error).__name__}: {error}"
-        return index, io.BytesIO(content), None
-
-    downloader.download_image_with_retry = fetch
-    list_path = work_dir / "list.arrow"
-    texts = ["\n".join(caption["text"] for caption in captions) for captions in images["captions"].to_pylist()]
-    table = pa.table({"url": addresses, "caption": texts, "image_key": images["key"]})
-    with pa.ipc.new_file(str(list_path), table.schema) as file:
-        file.write_table(table)
-    run = downloader.Downloader(
-        sample_writer_class=writer.WebDatasetSampleWriter,
-        resizer=resizer.Resizer(config.image_size, "keep_ratio", True, encode_quality=config.jpeg_quality),
-        thread_count=config.threads,
-        save_caption=True,
-        extract_exif=False,
-        output_folder=str(work_dir),
-        column_list=table.column_names,
-        timeout=config.timeout_s,
-        number_sample_per_shard=config.shard_size,
-        oom_shard_count=5,
-        compute_hash=None,
-        verify_hash_type=None,
-        encode_format="jpg",
-        retries=config.retries,
-        user_agent_token=None,
-        disallowed_header_directives=None,
-    )
-    try:
-        run.download_shard((task.number, str(list_path)))
-    finally:
-        web.close()
-
-
-def _img2dataset() -> tuple[Any, Any, Any]:
-    """Return img2dataset's modules downloader, resizer and writer.
-
-    Its package imports the command line with Ray, pandas and more, and webdataset imports torch when there is one:
-    together eight seconds of CPU per process, of which three are needed.
-    """
-    if "img2dataset" not in sys.modules:
-        spec = find_spec("img2dataset")
-        if spec is None:
-            raise ModuleNotFoundError("img2dataset is not installed; install the project's requirements")
-        package = types.ModuleType("img2dataset")
-        package.__path__ = list(spec.submodule_search_locations or [])
-        sys.modules["img2dataset"] = package
-    with _hidden("torch"):
-        from img2dataset import downloader, resizer, writer
-    return downloader, resizer, writer
-
-
-@contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    """Let imports of a module that is not loaded yet fail as if it were not installed."""
-    modules: dict[str, Any] = sys.modules
-    is_loaded = module in modules
-    if not is_loaded:
-        modules[module] = None
-    try:
-        yield
-    finally:
-        if not is_loaded:
-            del modules[module]
+    return (pq.read_table(images_dir / account_name(part.name), columns=columns) for part in parts)

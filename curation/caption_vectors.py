@@ -1,0 +1,54 @@
+"""Vectors of images from the words of their captions: hashed tf-idf, randomly projected. No model is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import scipy.sparse
+import xxhash
+from numpy.typing import NDArray
+
+NUM_BUCKETS = 1 << 15
+"""Words that fall into one of these buckets together are one word."""
+_NO_WORD = r"[^\pL\pN]+"
+
+
+def caption_vectors(captions: pa.ChunkedArray, dims: int, seed: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the vectors of rows of captions (type of `SAMPLES.captions`), a block per chunk, in order.
+
+    Shapes: [rows of the chunk, dims], of length 1; zero for a row without words.
+    """
+    documents = np.zeros(NUM_BUCKETS)
+    for chunk in captions.chunks:
+        documents += np.bincount(_word_counts(chunk).indices, minlength=NUM_BUCKETS)
+    rarity = np.log((1 + len(captions)) / (1 + documents)) + 1
+    projection = np.random.default_rng(seed).standard_normal((NUM_BUCKETS, dims), np.float32)
+    weighted = projection * (rarity / np.sqrt(dims)).astype(np.float32)[:, None]
+    for chunk in captions.chunks:
+        counts = _word_counts(chunk)
+        counts.data = 1 + np.log(counts.data)
+        vectors: NDArray[np.float32] = counts @ weighted
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        yield np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+
+
+def _word_counts(captions: pa.ListArray) -> scipy.sparse.csr_array:
+    """Return how often each bucket's words occur. Shapes: [rows, NUM_BUCKETS]."""
+    texts = pc.struct_field(pc.list_flatten(captions), "text")
+    words = pc.split_pattern_regex(pc.utf8_lower(texts), _NO_WORD)
+    rows = pc.list_parent_indices(captions).to_numpy()[pc.list_parent_indices(words).to_numpy()]
+    found = pc.list_flatten(words).dictionary_encode()
+    buckets = np.array([_bucket(word) for word in found.dictionary.to_pylist()], np.int64)[found.indices.to_numpy()]
+    is_word = buckets >= 0
+    ones = np.ones(int(is_word.sum()), np.float32)
+    counts = scipy.sparse.coo_array((ones, (rows[is_word], buckets[is_word])), (len(captions), NUM_BUCKETS)).tocsr()
+    counts.sum_duplicates()
+    return counts
+
+
+def _bucket(word: str) -> int:
+    # Splitting leaves an empty string before a leading and after a trailing sign.
+    return xxhash.xxh3_64_intdigest(word.encode()) % NUM_BUCKETS if word else -1

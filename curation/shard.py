@@ -1,0 +1,168 @@
+"""One shard, in a worker process: fetched, resized and stored by img2dataset's classes, verified, moved into place.
+
+img2dataset's Downloader, Resizer and WebDatasetSampleWriter do the work; only the fetch is ours (curation/fetch.py).
+What img2dataset says of itself is not believed: its report is compared with the tar, every image is decoded once, and
+an image without a row is a failure by name.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import types
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.fetch import FetchError, WebFetcher, check_image, read_local
+from curation.images import shard_name
+from curation.manifest import Part, mark_part
+from curation.verify import account_of_shard
+
+if TYPE_CHECKING:
+    from curation.download import DownloadConfig
+
+logger = logging.getLogger(__name__)
+
+SCRATCH = ".scratch"
+"""Folder inside images/ for what is not finished; removed at the start and at the end."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard for one worker."""
+
+    number: int
+    """number of the shard"""
+    images_path: Path
+    """Arrow file of its images (`curation.image_list.IMAGES`)"""
+    images_dir: Path
+    """folder of the stage"""
+    image_root: Path | None
+    """folder of the images that are named by path"""
+    config: DownloadConfig
+    """as the stage's"""
+
+    def __str__(self) -> str:
+        return f"shard {self.number:05d}"
+
+
+def download_shard(task: ShardTask) -> tuple[int, Part]:
+    """Fetch, resize, store and verify one shard and return its number and part; its marker is written last."""
+    with pa.ipc.open_file(str(task.images_path)) as file:
+        images = file.read_all()
+    name = shard_name(task.number)
+    with TemporaryDirectory(dir=task.images_dir / SCRATCH, prefix=f"{task.number:05d}-") as scratch:
+        work_dir = Path(scratch)
+        _run_img2dataset(task, images, work_dir)
+        account = account_of_shard(images, work_dir / f"{task.number:05d}.parquet", work_dir / name, task.number)
+        pq.write_table(account, work_dir / account_name(name), compression="zstd")
+        for file_name in (f"{task.number:05d}_stats.json", f"{task.number:05d}.parquet", account_name(name), name):
+            with (work_dir / file_name).open("rb") as written:
+                os.fsync(written.fileno())
+            (work_dir / file_name).replace(task.images_dir / file_name)
+    causes = Counter(account["cause"].drop_null().to_pylist())
+    return task.number, mark_part(task.images_dir, name, len(account) - causes.total(), causes)
+
+
+def account_name(tar_name: str) -> str:
+    """Return the file name of a shard's account (`curation.verify.ACCOUNT`), `00012.images.parquet`."""
+    return f"{Path(tar_name).stem}.images.parquet"
+
+
+def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> None:
+    """Write shard and report of img2dataset into `work_dir`."""
+    downloader, resizer, writer = _img2dataset()
+    config = task.config
+    web = WebFetcher(config)
+    addresses = pc.coalesce(images["url"], images["image"])
+    is_local = images["url"].is_null().to_pylist()
+
+    def fetch(row: tuple[int, str], **_: Any) -> tuple[int, io.BytesIO | None, str | None]:
+        index, address = row
+        try:
+            if is_local[index]:
+                assert task.image_root is not None
+                content = read_local(task.image_root, address, config.max_bytes)
+            else:
+                content = web(address)
+            check_image(content, config.max_pixels)
+        except FetchError as error:
+            return index, None, str(error)
+        except Exception as error:  # one odd image must not cost the shard; the cause is counted
+            logger.exception("image %s", address)
+            return index, None, f"unexpected: {type(error).__name__}: {error}"
+        return index, io.BytesIO(content), None
+
+    downloader.download_image_with_retry = fetch
+    list_path = work_dir / "list.arrow"
+    texts = ["\n".join(caption["text"] for caption in captions) for captions in images["captions"].to_pylist()]
+    table = pa.table({"url": addresses, "caption": texts, "image_key": images["key"]})
+    with pa.ipc.new_file(str(list_path), table.schema) as file:
+        file.write_table(table)
+    run = downloader.Downloader(
+        sample_writer_class=writer.WebDatasetSampleWriter,
+        resizer=resizer.Resizer(config.image_size, "keep_ratio", True, encode_quality=config.jpeg_quality),
+        thread_count=config.threads,
+        save_caption=True,
+        extract_exif=False,
+        output_folder=str(work_dir),
+        column_list=table.column_names,
+        timeout=config.timeout_s,
+        number_sample_per_shard=config.shard_size,
+        oom_shard_count=5,
+        compute_hash=None,
+        verify_hash_type=None,
+        encode_format="jpg",
+        retries=config.retries,
+        user_agent_token=None,
+        disallowed_header_directives=None,
+    )
+    try:
+        run.download_shard((task.number, str(list_path)))
+    finally:
+        web.close()
+
+
+def _img2dataset() -> tuple[Any, Any, Any]:
+    """Return img2dataset's modules downloader, resizer and writer.
+
+    Its package imports the command line with Ray, pandas and more, and webdataset imports torch when there is one:
+    together eight seconds of CPU per process, of which three are needed.
+    """
+    if "img2dataset" not in sys.modules:
+        spec = find_spec("img2dataset")
+        if spec is None:
+            raise ModuleNotFoundError("img2dataset is not installed; install the project's requirements")
+        package = types.ModuleType("img2dataset")
+        package.__path__ = list(spec.submodule_search_locations or [])
+        sys.modules["img2dataset"] = package
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    with _hidden("torch"):
+        from img2dataset import downloader, resizer, writer
+    return downloader, resizer, writer
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Let imports of a module that is not loaded yet fail as if it were not installed."""
+    modules: dict[str, Any] = sys.modules
+    is_loaded = module in modules
+    if not is_loaded:
+        modules[module] = None
+    try:
+        yield
+    finally:
+        if not is_loaded:
+            del modules[module]
