@@ -32,7 +32,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, port: int, root: Path, slow_s: float | None) -> None:
         self.root = root.resolve()
         self.slow_s = slow_s
-        """delay of /slow/ in seconds; None serves files only, no faults"""
+        """delay of /slow/ in seconds; None for a plain folder"""
         super().__init__(("127.0.0.1", port), _Handler)
 
 
@@ -47,17 +47,19 @@ class _Handler(BaseHTTPRequestHandler):
         kind, _, name = path.partition("/")
         if self.server.slow_s is None:
             self._send_file(path)
+        elif kind == "images":
+            self._send_file(name)
         elif kind == "slow":
             time.sleep(self.server.slow_s)
-            self._send_file(f"images/{name}")
-        elif kind == "error":
-            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"out of order\n")
+            self._send_file(name)
+        elif kind == "truncated":
+            self._send_file(name, share=0.5)
         elif kind == "page":
             self._send(HTTPStatus.OK, "text/html", _PAGE)
-        elif kind == "truncated":
-            self._send_file(f"images/{name}", share=0.5)
+        elif kind == "error":
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain", b"out of order\n")
         else:
-            self._send_file(path if kind == "images" else "")
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"no such address\n")
 
     def do_HEAD(self) -> None:
         """Answer as for GET, without the content."""
@@ -91,7 +93,7 @@ def serve_scenes(scenes_dir: Path, config: ScenesConfig) -> Iterator[str]:
 
     Raises: OSError that names the port and the way out when it is taken.
     """
-    with _serve(scenes_dir, config.port, config.slow_s) as url:
+    with _serve(scenes_dir / "images", config.port, config.slow_s) as url:
         yield url
 
 
@@ -119,7 +121,7 @@ def _serve(root: Path, port: int, slow_s: float | None) -> Iterator[str]:
         ) from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    log.info("serving %s at http://127.0.0.1:%d", root.name, port)
+    log.info("serving %s at http://127.0.0.1:%d", root, port)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
