@@ -27,15 +27,14 @@ from evaluation.baselines import BASELINES, baseline_labels
 from evaluation.benchmarks import LabelledImages, get_benchmark
 from evaluation.config import Protocol
 from evaluation.metrics import ConfusionMatrix
-from evaluation.pictures import class_picture, encode_jpeg, encode_png, group_picture, shrunk
+from evaluation.pictures import class_picture, encode, group_picture, shrunk_image, shrunk_labels
 from evaluation.segment import Segmenter
-from model import OVSegmentor, initial
+from model import OVSegmentor
 
 logger = logging.getLogger(__name__)
 
 IMAGES_PER_PART = 60
 PICTURES_PER_RANK = 6
-UNTRAINED, UNTRAINED_SEED = "untrained", 0
 RESULT, STARTED, PARTS, PICTURES = "evaluation.json", "started.json", "parts", "pictures"
 
 
@@ -55,8 +54,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return the figures of models and baselines on a benchmark folder, and write them to out_dir/evaluation.json.
 
-    Baselines and pictures belong to the last model; unless a model is called "untrained", one of the same config with
-    fresh weights is added under this name. Masks are read here, for scoring and for the rows marked as
+    Baselines and pictures belong to the last model. Masks are read here, for scoring and for the rows marked as
     oracles; models see images and words only. A finished evaluation of the same inputs is read, not repeated.
     Raises: ValueError when out_dir holds an evaluation of other inputs.
     """
@@ -71,7 +69,10 @@ def evaluate(
         logger.info("%s: finished before", out_dir / RESULT)
         finished: dict[str, Any] = json.loads((out_dir / RESULT).read_text())
         return finished
-    segmenters = {name: Segmenter(model, images.classes, protocol) for name, model in _load(models).items()}
+    loaded = {
+        name: OVSegmentor.from_pretrained(model) if isinstance(model, Path) else model for name, model in models.items()
+    }
+    segmenters = {name: Segmenter(model, images.classes, protocol) for name, model in loaded.items()}
     parts = list(_run_parts(segmenters, images, out_dir))
     subject = list(models)[-1]
     result: dict[str, Any] = {
@@ -107,16 +108,6 @@ def _inputs(
             for name, model in models.items()
         },
     }
-
-
-def _load(models: Mapping[str, Path | OVSegmentor]) -> dict[str, OVSegmentor]:
-    loaded = {
-        name: OVSegmentor.from_pretrained(model) if isinstance(model, Path) else model for name, model in models.items()
-    }
-    if UNTRAINED in loaded:
-        return loaded
-    subject = list(loaded.values())[-1]
-    return {UNTRAINED: initial(subject.config, subject.tokenizer, UNTRAINED_SEED), **loaded}
 
 
 def _begin(out_dir: Path, inputs: dict[str, Any]) -> None:
@@ -217,23 +208,21 @@ def _draw(segmenter: Segmenter, images: LabelledImages, name: str, out_dir: Path
     image_BCHW = torch.from_numpy(image_HWC.copy()).permute(2, 0, 1)[None]
     label_HW = segmenter.segment(image_BCHW)[0].cpu().numpy()
     group_HW = segmenter.groups(image_BCHW)[0].cpu().numpy()
-    image_HWC, truth_HW, label_HW, group_HW = (shrunk(array) for array in (image_HWC, truth_HW, label_HW, group_HW))
-    truth, truth_legend = class_picture(image_HWC, truth_HW.astype(np.int64), images.classes)
-    prediction, prediction_legend = class_picture(image_HWC, label_HW, images.classes)
-    groups, group_legend = group_picture(image_HWC, group_HW, label_HW, images.classes)
-    files = {
-        "image": (f"{name}.jpg", encode_jpeg(image_HWC)),
-        "truth": (f"{name}-truth.png", encode_png(truth)),
-        "prediction": (f"{name}-prediction.png", encode_png(prediction)),
-        "groups": (f"{name}-groups.png", encode_png(groups)),
+    image_HWC = shrunk_image(image_HWC)
+    small = {kind: shrunk_labels(labels, image_HWC) for kind, labels in (("truth", truth_HW), ("prediction", label_HW))}
+    drawn = {
+        "image": (image_HWC, []),
+        **{kind: class_picture(image_HWC, labels, images.classes) for kind, labels in small.items()},
+        "groups": group_picture(image_HWC, shrunk_labels(group_HW, image_HWC), small["prediction"], images.classes),
     }
-    for file, content in files.values():
-        write_bytes(out_dir / PICTURES / file, content)
-    return {
-        "name": name,
-        **{kind: f"{PICTURES}/{file}" for kind, (file, _) in files.items()},
-        "legends": {"truth": truth_legend, "prediction": prediction_legend, "groups": group_legend},
-    }
+    files = {}
+    for kind, (picture_HWC, _) in drawn.items():
+        content, ending = encode(picture_HWC)
+        files[kind] = f"{PICTURES}/{name}-{kind}.{ending}"
+        write_bytes(out_dir / files[kind], content)
+    height, width = image_HWC.shape[:2]
+    legends = {kind: legend for kind, (_, legend) in drawn.items()}
+    return {"name": name, "width": width, "height": height, "files": files, "legends": legends}
 
 
 def _digest_files(paths: list[Path]) -> str:

@@ -20,6 +20,10 @@ DISTINCT = (
 )
 BACKGROUND_COLOUR = (226, 226, 226)
 OPACITY = 0.62
+LONGEST = 280
+"""most pixels of a picture's longer side"""
+PIXELATED = 128
+"""pictures up to this side are shown pixel by pixel"""
 UNLABELLED = -1
 """a pixel that is left as it is"""
 
@@ -42,7 +46,8 @@ def overlay(image_HWC: NDArray[np.uint8], label_HW: NDArray[np.int64]) -> NDArra
     """
     grey_HW = image_HWC.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     highest = int(label_HW.max(initial=0))
-    table = np.array([colour(position) for position in range(highest + 1)] + [BACKGROUND_COLOUR], np.float32)
+    # The last row of the table is the one that UNLABELLED, -1, points to.
+    table = np.array([*map(colour, range(highest + 1)), BACKGROUND_COLOUR], np.float32)
     painted_HWC = OPACITY * table[label_HW] + (1 - OPACITY) * grey_HW[..., None]
     painted_HWC[_borders(label_HW)] = 255
     return painted_HWC.round().astype(np.uint8)
@@ -88,30 +93,35 @@ def hexadecimal(rgb: tuple[int, int, int]) -> str:
     return "#" + bytes(rgb).hex()
 
 
-def encode_png(picture_HWC: NDArray[np.uint8]) -> bytes:
-    """Return the picture as a PNG file."""
+def encode(picture_HWC: NDArray[np.uint8]) -> tuple[bytes, str]:
+    """Return the picture as a file and its ending: small ones as exact PNG, larger ones as JPEG."""
+    kind = "png" if max(picture_HWC.shape[:2]) <= PIXELATED else "jpeg"
+    options: dict[str, Any] = {"optimize": True} if kind == "png" else {"quality": 82, "subsampling": 0}
     buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, "png", optimize=True)
-    return buffer.getvalue()
+    Image.fromarray(picture_HWC).save(buffer, kind, **options)
+    return buffer.getvalue(), kind
 
 
-def encode_jpeg(picture_HWC: NDArray[np.uint8]) -> bytes:
-    """Return the picture as a JPEG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, "jpeg", quality=85)
-    return buffer.getvalue()
+def shrunk_image(image_HWC: NDArray[np.uint8], longest: int = LONGEST) -> NDArray[np.uint8]:
+    """Return the image with its longer side at most `longest` pixels. Shapes: [H, W, 3] -> [h, w, 3]."""
+    picture = Image.fromarray(image_HWC)
+    picture.thumbnail((longest, longest))
+    return np.asarray(picture)
 
 
-def shrunk(array: NDArray[Any], longest: int = 320) -> NDArray[Any]:
-    """Return every n-th pixel so that no side is longer than `longest`. Shapes: [H, W, ...]."""
-    step = -(-max(array.shape[:2]) // longest)
-    return array[::step, ::step]
+def shrunk_labels(label_HW: NDArray[np.integer], like_HWC: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the labels at the size of a shrunk image, by the nearest pixel. Shapes: [H, W], [h, w, 3] -> [h, w]."""
+    rows, columns = (
+        (np.arange(small) * 2 + 1) * large // (2 * small)
+        for small, large in zip(like_HWC.shape[:2], label_HW.shape, strict=True)
+    )
+    return label_HW[np.ix_(rows, columns)].astype(np.int64)
 
 
 def _borders(label_HW: NDArray[np.int64]) -> NDArray[np.bool_]:
     # Pixels whose right or lower neighbour has another label; small pictures keep every pixel for colour.
     border_HW = np.zeros(label_HW.shape, bool)
-    if min(label_HW.shape) >= 160:
+    if max(label_HW.shape) > PIXELATED:
         border_HW[:, :-1] |= label_HW[:, :-1] != label_HW[:, 1:]
         border_HW[:-1] |= label_HW[:-1] != label_HW[1:]
     return border_HW
