@@ -76,7 +76,7 @@ def ingest(
     if layout.ignored:
         logger.info("%s: columns %s are ignored", table.name, ", ".join(layout.ignored))
     parts: list[Part] = []
-    counts: Counter[str] = Counter()
+    counts = Counter({"read": 0, "kept": 0})
     seen = Kept()
     with (
         table.open("rb") as file,

@@ -27,10 +27,11 @@ def write_datacard(
     `drops` counts what was left out by reason; `tables` are lists of rows whose keys are the column names.
     """
     card = {"title": title, "figures": dict(figures), "drops": dict(drops or {}), "tables": dict(tables or {})}
+    text = json.dumps(card, indent=2, ensure_ascii=False, default=_plain_number)
     with replacing(folder / DATACARD) as path:
-        path.write_text(json.dumps(card, indent=2, ensure_ascii=False, default=_plain_number) + "\n", encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8")
     with replacing(folder / DATACARD_MARKDOWN) as path:
-        path.write_text(_markdown(card), encoding="utf-8")
+        path.write_text(_markdown(json.loads(text)), encoding="utf-8")
 
 
 def read_datacard(folder: Path) -> dict[str, Any]:

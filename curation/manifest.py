@@ -72,22 +72,30 @@ class Manifest:
 def open_stage(folder: Path, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Manifest | None:
     """Return the folder's manifest when this stage is finished there; else mark it as begun and return None.
 
+    A finished folder of which a part has gone missing counts as begun: only the missing parts are made again.
+
     Raises: ValueError when the folder was made, or begun, with another config, other inputs or another schema.
     """
     wanted = _plain({"stage": stage, "config": config, "inputs": inputs, "schema_version": SCHEMA_VERSION})
     started = folder / STARTED
     if started.exists():
         found = json.loads(started.read_text())
-        if found != wanted:
+        if difference := _difference(found, wanted):
             raise ValueError(
-                f"{folder}: made by stage '{found.get('stage')}' with {_difference(found, wanted)}; "
+                f"{folder}: made by stage '{found.get('stage')}' with {difference}; "
                 f"remove the folder to make it anew, or choose another --out"
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(started) as path:
             path.write_text(json.dumps(wanted, indent=2))
-    return read_manifest(folder) if (folder / MANIFEST).exists() else None
+    if (folder / MANIFEST).exists():
+        manifest = read_manifest(folder)
+        if all((folder / part.name).exists() for part in manifest.parts):
+            return manifest
+    for left_over in folder.glob(".*.tmp"):
+        left_over.unlink(missing_ok=True)
+    return None
 
 
 def close_stage(folder: Path, parts: Iterable[Part], counts: Mapping[str, int] | None = None) -> Manifest:
@@ -106,13 +114,19 @@ def close_stage(folder: Path, parts: Iterable[Part], counts: Mapping[str, int] |
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a finished folder.
 
-    Raises: FileNotFoundError that names the folder and the way out when the stage has not finished.
+    Raises: FileNotFoundError that names the folder and the way out when the stage has not finished, ValueError when
+    its tables have other columns than this version's.
     """
     path = folder / MANIFEST
     if not path.exists():
         state = "begun but not finished" if (folder / STARTED).exists() else "not there"
         raise FileNotFoundError(f"{path}: the stage that makes {folder.name}/ is {state}; run it (again) first")
     content = json.loads(path.read_text())
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path}: tables of schema version {content['schema_version']}, expected {SCHEMA_VERSION}; "
+            f"remove {folder.name}/ and run its stage again"
+        )
     return Manifest(**{**content, "parts": [Part(**part) for part in content["parts"]]})
 
 
@@ -136,7 +150,9 @@ def mark_part(folder: Path, name: str, rows: int, counts: Mapping[str, int] | No
 def finished_part(folder: Path, name: str) -> Part | None:
     """Return a part that is finished in the folder, or None."""
     marker = _marker(folder, name)
-    return Part(**json.loads(marker.read_text())) if marker.exists() else None
+    if not (marker.exists() and (folder / name).exists()):
+        return None
+    return Part(**json.loads(marker.read_text()))
 
 
 def file_digest(path: Path) -> str:

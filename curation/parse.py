@@ -147,7 +147,9 @@ def parse_part(job: PartJob) -> Part:
     parser = CaptionParser(Vocabulary.load(folder / VOCABULARY_NAME), job.config.spacy_models)
     readings = parser.read(captions["caption"].to_pylist())
     kept = [at for at, reading in enumerate(readings) if reading.mentions]
-    table = _entities_table(captions.take(kept), [readings[at] for at in kept], job.config.has_nouns)
+    table = _entities_table(
+        captions.take(pa.array(kept, pa.int64())), [readings[at] for at in kept], job.config.has_nouns
+    )
     num_forms = sum(reading.has_form for reading in readings)
     counts = {
         "read": len(readings),

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,9 +114,9 @@ class Vocabulary:
     def _longest(self, caption: str, matches: list[re.Match[str]], words: list[str], at: int) -> int:
         """Return how many words the longest surface that begins at word `at` has; 0 when none begins there."""
         for length in self._first_words_lengths.get(words[at], ()):
-            if tuple(words[at : at + length]) in self._surfaces and all(
-                _JOINT.fullmatch(caption, matches[i].end(), matches[i + 1].start()) for i in range(at, at + length - 1)
-            ):
+            run = tuple(words[at : at + length])
+            joints = pairwise(matches[at : at + length])
+            if len(run) == length and run in self._surfaces and all(_joined(caption, *joint) for joint in joints):
                 return length
         return 0
 
@@ -179,6 +180,10 @@ def _from_toml(stem: str, content: dict[str, Any]) -> Vocabulary:
     plurals = {form: tuple(_strings(f"plurals.{form}", words)) for form, words in content.get("plurals", {}).items()}
     name = str(content.get("name", stem))
     return Vocabulary(name, forms, plurals, content.get("queries", {}), str(content.get("source", "")))
+
+
+def _joined(caption: str, left: re.Match[str], right: re.Match[str]) -> bool:
+    return bool(_JOINT.fullmatch(caption, left.end(), right.start()))
 
 
 def _strings(name: str, value: Any, at_least: int = 0) -> list[str]:
