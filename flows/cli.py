@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; user errors are one line on stderr and exit status 1."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s  %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    for room in ("curation", "model", "training", "evaluation", "flows"):
+        logging.getLogger(room).setLevel(logging.INFO)
     try:
         options.command(options)
     except (ValueError, OSError) as error:
