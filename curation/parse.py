@@ -118,7 +118,7 @@ def parse(data_dir: Path, config: ParseConfig | None = None, map_parts: MapParts
     config = config or ParseConfig()
     captions = read_manifest(data_dir / "captions")
     vocabulary = Vocabulary.load(config.vocabulary)
-    _, model_version = installed_model(config.spacy_models)
+    model, model_version = installed_model(config.spacy_models)
     folder = data_dir / "entities"
     inputs = {"captions": captions.digest, "vocabulary": vocabulary.digest, "spacy model": model_version}
     manifest = open_stage(folder, "parse", {**asdict(config), "vocabulary": vocabulary.name}, inputs)
@@ -132,7 +132,7 @@ def parse(data_dir: Path, config: ParseConfig | None = None, map_parts: MapParts
                 drops = {reason: part.counts[reason] for reason in (NO_FORM, NO_NOUN)}
                 progress.part(part.name, part.counts["read"], part.counts["read"], part.rows, drops)
                 parts.append(part)
-        _write_card(folder, vocabulary, model_version, parts)
+        _write_card(folder, vocabulary, f"{model} {model_version}", parts)
         manifest = close_stage(folder, parts)
     write_postings(data_dir)
     return manifest
@@ -210,7 +210,7 @@ def _entities_table(captions: pa.Table, readings: list[Reading], has_nouns: bool
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _write_card(folder: Path, vocabulary: Vocabulary, model_version: str, parts: list[Part]) -> None:
+def _write_card(folder: Path, vocabulary: Vocabulary, spacy_model: str, parts: list[Part]) -> None:
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update(part.counts)
@@ -218,7 +218,7 @@ def _write_card(folder: Path, vocabulary: Vocabulary, model_version: str, parts:
         "vocabulary": vocabulary.name,
         "forms": len(vocabulary.forms),
         "entities": len(vocabulary.entities),
-        "spaCy model": model_version,
+        "spaCy model": spacy_model,
         "captions read": counts["read"],
         "captions kept": counts["kept"],
         "kept share": counts["kept"] / max(counts["read"], 1),
