@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.matching import match
-from model.workers import gather, num_workers, worker_rank
+from model.workers import gather, num_workers, sum_over_workers, worker_rank
 
 
 def contrastive(image_BE: Tensor, text_BE: Tensor, scale: Tensor, positives_BA: Tensor | None = None) -> Tensor:
@@ -28,7 +28,7 @@ def contrastive(image_BE: Tensor, text_BE: Tensor, scale: Tensor, positives_BA: 
         target = torch.arange(size, device=image_BE.device) + size * worker_rank()
     else:
         _check_positives(positives_BA, size)
-        target = _shares(positives_BA)
+        target = _shares(positives_BA.to(image_BE.dtype))
     return (F.cross_entropy(image_logits_BA, target) + F.cross_entropy(text_logits_BA, target)) / 2
 
 
@@ -45,7 +45,7 @@ def multi_label_contrastive(image_BE: Tensor, prompt_NE: Tensor, labels_BN: Tens
             f"noun_labels_BN: expected shape [{len(image_BE)} images, {len(prompt_NE)} prompts], "
             f"found {tuple(labels_BN.shape)}"
         )
-    labels_AN = gather(labels_BN.float())
+    labels_AN = gather(labels_BN.to(image_BE.dtype))
     logits_AN = scale * F.normalize(gather(image_BE), dim=-1) @ F.normalize(prompt_NE, dim=-1).T
     return (_mean_over_labelled(logits_AN, labels_AN) + _mean_over_labelled(logits_AN.T, labels_AN.T)) / 2
 
@@ -61,21 +61,31 @@ def pairwise_dice(prediction_BGP: Tensor, target_BGP: Tensor) -> Tensor:
 
 
 def mask_consistency(
-    prediction_BGP: Tensor, target_BGP: Tensor, affinity_BG: Tensor, group_ratio: float, threshold: float
+    prediction_BGP: Tensor,
+    target_BGP: Tensor,
+    affinity_BG: Tensor,
+    group_ratio: float,
+    threshold: float,
+    has_cross_B: Tensor | None = None,
 ) -> Tensor:
     """Return how far two views of one entity disagree on its masks: mean dice of the matched masks, a scalar.
 
     Similarities are scaled to [0, 1] over the patches, targets cut at `threshold`; predictions and targets are matched
-    one to one at least cost, then the share `group_ratio` of the groups closest to the entity is averaged.
+    one to one at least cost, then the share `group_ratio` of the groups closest to the entity is averaged. Images
+    without a cross image are left out of the mean; it is zero when no worker has one.
     Shapes: prediction_BGP, target_BGP similarity of queries and patches [B, G, P]; affinity_BG [B, G] of groups to the
-    entity.
+    entity; has_cross_B bool [B], None for true.
     Source: paper section 3.3; differences from the release are in ARCHITECTURE.md.
     """
     target_BGP = (_stretch(target_BGP.detach()) >= threshold).to(prediction_BGP.dtype)
     dice_BGG = pairwise_dice(_stretch(prediction_BGP), target_BGP)
     dice_BG = dice_BGG.gather(2, match(dice_BGG)[..., None])[..., 0]
     num_chosen = max(1, round(affinity_BG.shape[1] * group_ratio))
-    return dice_BG.gather(1, affinity_BG.topk(num_chosen, dim=1).indices).mean()
+    dice_B = dice_BG.gather(1, affinity_BG.topk(num_chosen, dim=1).indices).mean(dim=1)
+    if has_cross_B is None:
+        return dice_B.mean()
+    num_cross = sum_over_workers(has_cross_B.sum().to(dice_B.dtype)).clamp(min=1)
+    return (dice_B * has_cross_B).sum() * num_workers() / num_cross
 
 
 def _stretch(x_BGP: Tensor) -> Tensor:
@@ -86,7 +96,6 @@ def _stretch(x_BGP: Tensor) -> Tensor:
 
 def _shares(labels: Tensor) -> Tensor:
     """Return labels as targets whose rows sum to one; a row without a label stays zero."""
-    labels = labels.float()
     return labels / labels.sum(dim=1, keepdim=True).clamp(min=1)
 
 

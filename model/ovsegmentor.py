@@ -39,6 +39,8 @@ class Batch:
     """another image per image that shows one of its entities, float [B, 3, H, W]"""
     cross_entity: Tokens | None = None
     """prompts that name the shared entity"""
+    has_cross_B: Tensor | None = None
+    """false where there is no other image and cross_image and cross_entity are blanks; None: there always is"""
     nouns: Tokens | None = None
     """noun prompts, N in all, the same on every worker"""
     noun_labels_BN: Tensor | None = None
@@ -250,7 +252,12 @@ class OVSegmentor(nn.Module):
         prediction_BGP = self.image_encoder.similarity(assignment.query_BGD, cross.key_BND)
         weight = self.config.loss
         return losses.mask_consistency(
-            prediction_BGP, cross.logits_BGN, affinity_BG, weight.group_ratio, weight.mask_threshold
+            prediction_BGP,
+            cross.logits_BGN,
+            affinity_BG,
+            weight.group_ratio,
+            weight.mask_threshold,
+            batch.has_cross_B,
         )
 
     def _project_groups(self, group_BGD: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ def build_batch(chunk: Chunk, prompts: Tokens | None, tokenize: Tokenize, loss: 
         batch = replace(
             batch,
             cross_image=chunk.cross_image_BCHW,
-            cross_entity=tokenize([CROSS_ENTITY.format(word.cross_entity or "thing") for word in words]),
+            # A blank where there is no partner; has_cross_B keeps it out of the loss.
+            cross_entity=tokenize([CROSS_ENTITY.format(word.cross_entity or "") for word in words]),
+            has_cross_B=torch.tensor([word.cross_entity is not None for word in words]),
         )
     return batch
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -268,5 +268,5 @@ def _stack(images: list[Tensor]) -> Tensor:
     return torch.stack(images) if images else torch.empty(0)
 
 
-def _unchanged(chunk: Chunk) -> Chunk:
+def _unchanged(chunk: Any) -> Any:  # DataLoader wants a list; the dataset gives a chunk already
     return chunk

@@ -1,4 +1,4 @@
-"""A training phase on Ray Train, which places workers and starts failed ones again; the truth is in the run's folder."""
+"""A training phase on Ray Train, which places workers and starts failed ones anew; the truth is on the run's disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def train(
     init_from = None if init_from is None else init_from.resolve()
     phase = Phase(data_dir.resolve(), run_dir.resolve(), model, config, init_from)
     phase.begin()
-    if phase.is_finished:
+    if phase.is_finished():
         logger.info("%s: finished before, %d steps", phase.run_dir, config.steps)
         return phase.model_dir
     if not ray.is_initialized():
@@ -62,7 +62,7 @@ def train(
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise RuntimeError(f"{phase.run_dir}: training failed; {error}") from error
-    if not phase.is_finished:
+    if not phase.is_finished():
         raise RuntimeError(f"{phase.run_dir}: Ray Train ended without a finished run; its logs name the reason")
     return phase.model_dir
 
@@ -89,7 +89,7 @@ def _resources(launch: LaunchConfig) -> dict[str, float]:
 
 def _check_resources(launch: LaunchConfig) -> None:
     """Refuse what Ray would wait for without end."""
-    there = ray.cluster_resources()
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     for name, count in _resources(launch).items():
         if there.get(name, 0) < count * launch.workers:
             raise ValueError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +51,7 @@ def train_here(phase: Phase, report: Report | None = None) -> Path:
             stack.enter_context(state.run_lock(phase.run_dir))
             phase.begin()
         wait_for_all()
-        if not phase.is_finished:
+        if not phase.is_finished():
             _train(Trainer(phase), report)
         wait_for_all()
     return phase.model_dir
@@ -120,7 +120,7 @@ class Trainer:
             self.config,
         )
 
-    def batches(self) -> Iterator[tuple[Chunk, Batch]]:
+    def batches(self) -> Generator[tuple[Chunk, Batch], None, None]:
         """Yield the batches of this worker from its place on, made ahead by a thread."""
         size = self.config.batch_size // num_workers()
         chunks = read_chunks(self.dataset, self.progress.place, size, num_workers(), self.progress.undecodable)

@@ -52,7 +52,6 @@ class Phase:
         """The folder of the trained model."""
         return self.run_dir / "model"
 
-    @property
     def is_finished(self) -> bool:
         """Whether run.json, the last file of a run, is there."""
         return (self.run_dir / state.RUN).exists()

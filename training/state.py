@@ -57,6 +57,7 @@ def begin_run(run_dir: Path, settings: Mapping[str, Any]) -> None:
     Raises: ValueError that names the settings that differ.
     """
     wanted = json.loads(json.dumps(settings))
+    run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / STARTED
     if not path.exists():
         write_json(path, wanted)

@@ -92,7 +92,7 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def _deit(config: AugmentConfig, size: int) -> Transform:
-    from timm.data import create_transform
+    from timm.data.transforms_factory import create_transform
 
     timm_transform: Any = create_transform(
         size,
