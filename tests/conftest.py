@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import flows  # sets the environment that the libraries read at import
@@ -14,6 +15,8 @@ SHARED = Path(os.environ.get("OVSEG_SHARED", ROOT.parent / "shared"))
 ABSENT = f"{SHARED}/real: not found; name the folder of real captions, photographs and masks in $OVSEG_SHARED"
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
