@@ -138,8 +138,8 @@ def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> None:
 def _img2dataset() -> tuple[Any, Any, Any]:
     """Return img2dataset's modules downloader, resizer and writer.
 
-    Its package imports the command line with Ray, pandas and more, and webdataset imports torch when there is one:
-    together eight seconds of CPU per process, of which three are needed.
+    Its package imports the command line with Ray, pandas and more; webdataset and albumentations import torch and
+    huggingface_hub where they are installed. Together that takes eight seconds of CPU per process; two are needed.
     """
     if "img2dataset" not in sys.modules:
         spec = find_spec("img2dataset")
@@ -149,20 +149,19 @@ def _img2dataset() -> tuple[Any, Any, Any]:
         package.__path__ = list(spec.submodule_search_locations or [])
         sys.modules["img2dataset"] = package
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    with _hidden("torch"):
+    with _hidden("torch", "huggingface_hub"):
         from img2dataset import downloader, resizer, writer
     return downloader, resizer, writer
 
 
 @contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    """Let imports of a module that is not loaded yet fail as if it were not installed."""
+def _hidden(*names: str) -> Iterator[None]:
+    """Let imports of modules that are not loaded yet fail as if they were not installed."""
     modules: dict[str, Any] = sys.modules
-    is_loaded = module in modules
-    if not is_loaded:
-        modules[module] = None
+    hidden = [name for name in names if name not in modules]
+    modules.update(dict.fromkeys(hidden))
     try:
         yield
     finally:
-        if not is_loaded:
-            del modules[module]
+        for name in hidden:
+            del modules[name]

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from curation.download import DownloadConfig, download
+from curation.images import Samples
+from curation.manifest import read_manifest
+from curation.schema import image_key
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CONFIG = DownloadConfig(image_size=32, timeout_s=3, retries=1, allow_private=True, max_bytes=2_000_000, threads=16)
+PACED = DownloadConfig(image_size=32, shard_size=30, threads=2, processes=1, allow_private=True)
+
+
+def _failures(data_dir: Path) -> dict[str, str]:
+    rows = pq.read_table(data_dir / "images" / "failures.parquet").to_pylist()
+    return {row["address"]: row["cause"] for row in rows}
+
+
+def _digests(data_dir: Path) -> dict[int, str]:
+    accounts = sorted((data_dir / "images").glob("*.images.parquet"))
+    return {row["key"]: row["digest"] for path in accounts for row in pq.read_table(path).to_pylist()}
+
+
+def test_every_image_is_stored_or_fails_with_its_cause(web: Any, make_data: Any, tmp_path: Path) -> None:
+    causes = {
+        "image": None,
+        "flaky": None,
+        "busy": None,
+        "move": None,
+        "noai-others": None,
+        "missing": "http_404",
+        "broken": "http_500",
+        "page": "not_an_image",
+        "empty": "not_an_image",
+        "cut": "undecodable",
+        "short": "truncated",
+        "drip": "timeout",
+        "endless": "too_large",
+        "bomb": "too_many_pixels",
+        "loop": "redirects",
+        "ftp": "bad_address",
+        "noai": "opted_out",
+    }
+    expected = {f"{web.url}/{kind}/{number}": cause for number, (kind, cause) in enumerate(causes.items())}
+    expected |= {"http://127.0.0.1:1/nobody": "connection", "http://no-such-host.invalid/1": "dns"}
+    root = tmp_path / "photos"
+    (root / "deep").mkdir(parents=True)
+    Image.new("RGB", (40, 60), "red").save(root / "deep" / "red.png")
+    Image.new("RGB", (40, 60), "blue").save(tmp_path / "secret.png")
+    (root / "link.png").symlink_to(tmp_path / "secret.png")
+    expected |= {"deep/red.png": None, "absent.png": "no_file"}
+    expected |= {
+        "../secret.png": "outside_root",
+        "link.png": "outside_root",
+        str(tmp_path / "secret.png"): "outside_root",
+    }
+    data_dir = make_data(tmp_path / "data", {address: ["cat"] for address in expected})
+
+    manifest = download(data_dir, CONFIG, image_root=root)
+
+    failed = {address: cause for address, cause in expected.items() if cause}
+    assert _failures(data_dir) == failed
+    stored = [address for address, cause in expected.items() if cause is None]
+    samples = Samples(data_dir / "images")
+    assert samples.keys.tolist() == sorted(map(image_key, stored))
+    assert manifest.rows == len(stored)
+    assert sum(manifest.counts.values()) == len(failed)
+    card = json.loads((data_dir / "images" / "datacard.json").read_text())
+    assert card["figures"]["images"] == len(expected)
+    assert card["drops"] == manifest.counts
+    asked = {address: web.asked[address.removeprefix(web.url)] for address in expected if address.startswith(web.url)}
+    tries = {address.split("/")[-2]: count for address, count in asked.items()}
+    assert {kind: tries[kind] for kind in ("flaky", "busy", "broken", "short")} == dict.fromkeys(
+        ("flaky", "busy", "broken", "short"), 2
+    )
+    assert {tries[kind] for kind in ("missing", "page", "cut", "noai", "bomb", "endless")} == {1}
+    assert web.agents == {CONFIG.user_agent}
+
+
+@pytest.fixture(scope="module")
+def stored(make_data: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder with two stored images, and the folder of their files as its parent."""
+    root = tmp_path_factory.mktemp("stored")
+    Image.new("RGB", (90, 60), "red").save(root / "wide.png")
+    Image.new("RGB", (20, 30), "red").save(root / "small.jpg")
+    images = {"wide.png": [["cat", "dog"], ["dog"], ["sofa"]], "small.jpg": ["cat"]}
+    data_dir: Path = make_data(root / "data", images, num_parts=3)
+    download(data_dir, CONFIG, image_root=root)
+    return data_dir
+
+
+def test_captions_of_an_image_are_joined_and_large_images_shrunk(stored: Path) -> None:
+    samples = Samples(stored / "images")
+    wide, small = (samples.position(image_key(name)) for name in ("wide.png", "small.jpg"))
+    assert [caption.text for caption in samples.captions(wide)] == ["cat and dog", "dog", "sofa"]
+    assert samples.captions(wide)[0].mentions == [("cat", 0, 3), ("dog", 8, 11)]
+    for row, size in ((wide, (48, 32)), (small, (20, 30))):
+        assert (samples.table["width"][row].as_py(), samples.table["height"][row].as_py()) == size
+        assert Image.open(io.BytesIO(samples.read(row))).size == size
+
+
+def test_shards_can_be_read_as_plain_webdataset(stored: Path) -> None:
+    with tarfile.open(stored / "images" / "00000.tar") as tar:
+        content = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    assert sorted(name.split(".")[1] for name in content) == ["jpg", "jpg", "json", "json", "txt", "txt"]
+    texts = {content[name].decode() for name in content if name.endswith(".txt")}
+    assert texts == {"cat", "cat and dog\ndog\nsofa"}
+    keys = {json.loads(content[name])["image_key"] for name in content if name.endswith(".json")}
+    assert keys == {image_key("wide.png"), image_key("small.jpg")}
+
+
+def test_a_finished_download_returns_at_once(stored: Path) -> None:
+    assert download(stored, CONFIG, image_root=stored.parent) == read_manifest(stored / "images")
+
+
+def test_another_shard_size_is_refused(stored: Path) -> None:
+    with pytest.raises(ValueError, match=r"config.shard_size = 5000 \(now 10\); remove the folder"):
+        download(stored, replace(CONFIG, shard_size=10), image_root=stored.parent)
+
+
+def test_another_list_is_refused(stored: Path, make_data: Any, tmp_path: Path) -> None:
+    shutil.copytree(stored / "images", tmp_path / "images")
+    make_data(tmp_path, {"wide.png": ["cat"], "more.png": ["dog"]})
+    with pytest.raises(ValueError, match=r"made by stage .download. with inputs\.entities = "):
+        download(tmp_path, CONFIG, image_root=stored.parent)
+
+
+def test_a_lost_shard_is_named_and_fetched_again_alone(stored: Path, tmp_path: Path) -> None:
+    data_dir = tmp_path / "copy"
+    shutil.copytree(stored, data_dir)
+    images_dir = data_dir / "images"
+    (images_dir / "00000.tar").write_bytes(b"cut")
+    with pytest.raises(ValueError, match=r"00000.tar: image \d+ ends at byte \d+, the shard at byte 3; put the shard"):
+        Samples(images_dir).read(0)
+    for name in ("00000.tar", "00000.tar.json", "manifest.json"):
+        (images_dir / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"00000.tar: shard not there; .* run the download again"):
+        Samples(images_dir).read(0)
+    download(data_dir, CONFIG, image_root=stored.parent)
+    expected, found = Samples(stored / "images"), Samples(images_dir)
+    assert [found.read(row) for row in range(2)] == [expected.read(row) for row in range(2)]
+
+
+def test_killed_download_resumes_to_the_same_keys_and_digests(web: Any, make_data: Any, tmp_path: Path) -> None:
+    images = {f"{web.url}/paced/{number}": ["cat"] for number in range(120)} | {f"{web.url}/missing/1": ["cat"]}
+    whole, killed = make_data(tmp_path / "whole", images), make_data(tmp_path / "killed", images)
+    process = subprocess.Popen([sys.executable, "-c", _RUN, str(killed)], cwd=ROOT)
+    first_marker = _wait_for(lambda: next(iter((killed / "images").glob("*.tar.json")), None))
+    written_ns = first_marker.stat().st_mtime_ns
+    workers = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert workers
+    _wait_for(lambda: not any(map(_is_alive, workers)))
+    assert not (killed / "images" / "manifest.json").exists()
+
+    manifest = download(killed, PACED)
+    download(whole, PACED)
+
+    assert first_marker.stat().st_mtime_ns == written_ns
+    assert _digests(killed) == _digests(whole)
+    assert Samples(killed / "images").digest == Samples(whole / "images").digest
+    assert (manifest.rows, manifest.counts) == (120, {"http_404": 1})
+    assert not (killed / "images" / ".scratch").exists()
+
+
+_RUN = f"""
+import sys
+from pathlib import Path
+from curation.download import DownloadConfig, download
+download(Path(sys.argv[1]), {PACED!r})
+"""
+
+
+def test_paths_without_their_folder_are_refused(make_data: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="images are named by path; name their folder with --image-root"):
+        download(make_data(tmp_path, {"red.jpg": ["cat"]}), CONFIG)
+
+
+def test_a_download_that_stores_nothing_stops(make_data: Any, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"none of 1 images could be stored \(\{'no_file': 1\}\)"):
+        download(make_data(tmp_path, {"red.jpg": ["cat"]}), CONFIG, image_root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threads": 0}, "threads = 0: expected at least 1"),
+        ({"retries": -1}, "retries = -1: expected 0 or more"),
+        ({"timeout_s": 0.0}, "timeout_s = 0.0: expected seconds, more than 0"),
+        ({"jpeg_quality": 101}, "jpeg_quality = 101: expected 1 to 100"),
+        ({"user_agent": " "}, "user_agent is empty: say who fetches"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DownloadConfig(**settings)
+
+
+def _wait_for(condition: Any, timeout_s: float = 60) -> Any:
+    end = time.monotonic() + timeout_s
+    while not (result := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    return result
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        # An ended process that nobody has waited for is a zombie, Z.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
