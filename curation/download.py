@@ -84,8 +84,11 @@ class DownloadConfig:
             raise ValueError("user_agent is empty: say who fetches, servers refuse or block the nameless")
 
 
-def download(data_dir: Path, config: DownloadConfig, image_root: Path | None = None) -> Manifest:
+def download(data_dir: Path, config: DownloadConfig, image_root: Path | str | None = None) -> Manifest:
     """Fetch the images of entities/ into images/ and return the manifest; finished shards are not fetched again.
+
+    `image_root` is the folder, or the http(s) address, that the images named by path lie under; an image's key is the
+    hash of its path either way.
 
     Raises: ValueError when the folder was begun with another list or config, or paths are given without `image_root`.
     """
@@ -98,16 +101,19 @@ def download(data_dir: Path, config: DownloadConfig, image_root: Path | None = N
     shutil.rmtree(scratch_dir, ignore_errors=True)
     images = ImageList(data_dir / "entities", entities, config.shard_size, scratch_dir / "sorted")
     if images.has_paths and image_root is None:
-        raise ValueError(f"{data_dir / 'entities'}: images are named by path; name their folder with --image-root")
+        raise ValueError(
+            f"{data_dir / 'entities'}: images are named by path; name their folder or address with --image-root"
+        )
     if not images.num_images:
         raise ValueError(f"{data_dir / 'entities'}: names no image to fetch; no caption of the table names an entity")
-    parts = _fetch_shards(images, images_dir, config, image_root)
+    root = str(image_root.resolve()) if isinstance(image_root, Path) else image_root and image_root.rstrip("/")
+    parts = _fetch_shards(images, images_dir, config, root)
     manifest = _close(images, images_dir, entities.digest, parts)
     shutil.rmtree(scratch_dir, ignore_errors=True)
     return manifest
 
 
-def _fetch_shards(images: ImageList, images_dir: Path, config: DownloadConfig, image_root: Path | None) -> list[Part]:
+def _fetch_shards(images: ImageList, images_dir: Path, config: DownloadConfig, image_root: str | None) -> list[Part]:
     found = {number: finished_part(images_dir, shard_name(number)) for number in range(images.num_shards)}
     parts = {number: part for number, part in found.items() if part}
     waiting = [number for number, part in found.items() if not part]
@@ -121,7 +127,7 @@ def _fetch_shards(images: ImageList, images_dir: Path, config: DownloadConfig, i
             table = images.shard(number)
             with pa.ipc.new_file(str(path), table.schema) as writer:
                 writer.write_table(table)
-            yield ShardTask(number, path, images_dir, image_root and image_root.resolve(), config)
+            yield ShardTask(number, path, images_dir, image_root, config)
 
     processes = min(config.processes, max(1, len(waiting)))
     target = f"{download_shard.__module__}.{download_shard.__name__}"

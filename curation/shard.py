@@ -13,13 +13,14 @@ import os
 import sys
 import types
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 SCRATCH = ".scratch"
 """Folder inside images/ for what is not finished; removed at the start and at the end."""
 
+Fetched = tuple[int, io.BytesIO | None, str | None]
+"""What img2dataset wants of a fetch: the row's number, the file's bytes or None, the error or None."""
+
 
 @dataclass(frozen=True)
 class ShardTask:
@@ -49,8 +53,8 @@ class ShardTask:
     """Arrow file of its images (`curation.image_list.IMAGES`)"""
     images_dir: Path
     """folder of the stage"""
-    image_root: Path | None
-    """folder of the images that are named by path"""
+    image_root: str | None
+    """folder, or http(s) address, of the images that are named by path"""
     config: DownloadConfig
     """as the stage's"""
 
@@ -85,29 +89,9 @@ def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> None:
     """Write shard and report of img2dataset into `work_dir`."""
     downloader, resizer, writer = _img2dataset()
     config = task.config
-    web = WebFetcher(config)
-    addresses = pc.coalesce(images["url"], images["image"])
-    is_local = images["url"].is_null().to_pylist()
-
-    def fetch(row: tuple[int, str], **_: Any) -> tuple[int, io.BytesIO | None, str | None]:
-        index, address = row
-        try:
-            if is_local[index]:
-                assert task.image_root is not None
-                content = read_local(task.image_root, address, config.max_bytes)
-            else:
-                content = web(address)
-            check_image(content, config.max_pixels)
-        except FetchError as error:
-            return index, None, str(error)
-        except Exception as error:  # one odd image must not cost the shard; the cause is counted
-            logger.exception("image %s", address)
-            return index, None, f"unexpected: {type(error).__name__}: {error}"
-        return index, io.BytesIO(content), None
-
-    downloader.download_image_with_retry = fetch
     list_path = work_dir / "list.arrow"
     texts = ["\n".join(caption["text"] for caption in captions) for captions in images["captions"].to_pylist()]
+    addresses = pc.coalesce(images["url"], images["image"])
     table = pa.table({"url": addresses, "caption": texts, "image_key": images["key"]})
     with pa.ipc.new_file(str(list_path), table.schema) as file:
         file.write_table(table)
@@ -119,20 +103,45 @@ def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> None:
         extract_exif=False,
         output_folder=str(work_dir),
         column_list=table.column_names,
-        timeout=config.timeout_s,
         number_sample_per_shard=config.shard_size,
         oom_shard_count=5,
         compute_hash=None,
         verify_hash_type=None,
         encode_format="jpg",
+        # What follows it hands to the fetch, and ours has it from the config.
+        timeout=config.timeout_s,
         retries=config.retries,
         user_agent_token=None,
         disallowed_header_directives=None,
     )
+    web = WebFetcher(config)
+    downloader.download_image_with_retry = _fetch_of(task, images["url"].is_null().to_pylist(), web)
     try:
         run.download_shard((task.number, str(list_path)))
     finally:
         web.close()
+
+
+def _fetch_of(task: ShardTask, is_local: list[bool], web: WebFetcher) -> Callable[..., Fetched]:
+    """Return what takes the place of img2dataset's download_image_with_retry; it never raises."""
+
+    def fetch(row: tuple[int, str], **_: Any) -> Fetched:
+        index, address = row
+        try:
+            if is_local[index]:
+                assert task.image_root is not None, "download() refuses paths without their folder"
+                content = read_local(task.image_root, address, task.config.max_bytes)
+            else:
+                content = web(address)
+            check_image(content, task.config.max_pixels)
+        except FetchError as error:
+            return index, None, str(error)
+        except Exception as error:  # one odd image must not cost the shard; the cause is counted
+            logger.exception("image %s", address)
+            return index, None, f"unexpected: {type(error).__name__}: {error}"
+        return index, io.BytesIO(content), None
+
+    return fetch
 
 
 def _img2dataset() -> tuple[Any, Any, Any]:

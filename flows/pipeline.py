@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Flow, flow
 
-from curation.captions import IngestConfig
 from curation.manifest import replacing
 from curation.scenes import ScenesConfig, draw_scenes
 from curation.scenes_server import serve_folder, serve_scenes
@@ -44,11 +43,10 @@ def pipeline(config: PipelineConfig, out: Path) -> Path:
     table = drawn / "captions.tsv" if drawn else Path(config.table or "")
     benchmark_root = Path(config.benchmark_root) if config.benchmark_root else out / "scenes" / "benchmark"
 
-    captions = _after(ingest, drawn)(table, data_dir, _ingest_config(config))
+    captions = _after(ingest, drawn)(table, data_dir, config.ingest)
     entities = _after(parse, captions)(data_dir, config.parse)
-    with _image_server(config, out):
-        image_root = None if config.serve_port else config.image_root
-        images = _after(download, entities)(data_dir, config.download, Path(image_root) if image_root else None)
+    with _image_server(config, out) as image_root:
+        images = _after(download, entities)(data_dir, config.download, image_root)
     partners = _after(pairs, images)(data_dir, config.pairs)
     phase1 = _after(train, images)(data_dir, out / "phase1", config.model, config.phase1)
     phase2 = _after(train, phase1, partners)(data_dir, out / "phase2", config.model, config.phase2, phase1)
@@ -68,23 +66,17 @@ def _after(stage: Flow[P, R], *upstream: object) -> Callable[P, R]:
     return partial(cast(Any, stage), wait_for=upstream)
 
 
-def _ingest_config(config: PipelineConfig) -> IngestConfig:
-    if config.serve_port is None:
-        return config.ingest
-    return replace(config.ingest, base_url=f"http://127.0.0.1:{config.serve_port}")
-
-
 @contextmanager
-def _image_server(config: PipelineConfig, out: Path) -> Iterator[None]:
-    """Serve the images that the captions' addresses name, where they are ours to serve."""
+def _image_server(config: PipelineConfig, out: Path) -> Iterator[str | None]:
+    """Serve the images that are ours to serve, and yield what the captions' image paths are relative to."""
     if config.scenes:
         with serve_scenes(out / "scenes", config.scenes):
-            yield
+            yield None
     elif config.serve_port and config.image_root:
-        with serve_folder(Path(config.image_root), config.serve_port):
-            yield
+        with serve_folder(Path(config.image_root), config.serve_port) as address:
+            yield address
     else:
-        yield
+        yield config.image_root
 
 
 def _keep_config(config: PipelineConfig, out: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,7 @@ from PIL import Image
 from curation.download import DownloadConfig, download
 from curation.images import Samples
 from curation.manifest import read_manifest
+from curation.scenes_server import serve_folder
 from curation.schema import image_key
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -188,7 +190,7 @@ download(Path(sys.argv[1]), {PACED!r})
 
 
 def test_paths_without_their_folder_are_refused(make_data: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="images are named by path; name their folder with --image-root"):
+    with pytest.raises(ValueError, match="images are named by path; name their folder or address with --image-root"):
         download(make_data(tmp_path, {"red.jpg": ["cat"]}), CONFIG)
 
 
@@ -226,3 +228,18 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_images_named_by_path_are_the_same_from_a_folder_and_from_an_address(
+    make_data: Any, stored: Path, tmp_path: Path
+) -> None:
+    images = {"wide.png": [["cat", "dog"], ["dog"], ["sofa"]], "small.jpg": ["cat"]}
+    data_dir = make_data(tmp_path / "data", images, num_parts=3)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with serve_folder(stored.parent, port) as address:
+        download(data_dir, CONFIG, image_root=f"{address}/")
+    by_address, by_folder = Samples(data_dir / "images"), Samples(stored / "images")
+    assert by_address.keys.tolist() == by_folder.keys.tolist()
+    assert [by_address.read(row) for row in range(2)] == [by_folder.read(row) for row in range(2)]
