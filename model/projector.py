@@ -16,8 +16,8 @@ class SharedBatchNorm(nn.BatchNorm1d):
         """Shapes: input [rows, width] -> [rows, width]."""
         if not self.training or num_workers() == 1:
             return super().forward(input)
-        x = input.float()
-        count = sum_over_workers(torch.full((), float(len(x)), device=x.device))
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
+        count = sum_over_workers(torch.full((), float(len(x)), dtype=x.dtype, device=x.device))
         mean = sum_over_workers(x.sum(dim=0)) / count
         centred = x - mean
         variance = sum_over_workers(centred.square().sum(dim=0)) / count

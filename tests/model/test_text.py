@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from model.config import TextConfig
+from model.text import (
+    TextEncoder,
+    Tokens,
+    learn_wordpiece,
+    load_pretrained_weights,
+    text_architecture,
+    tokenize,
+)
+
+CAPTIONS = ["A street sign.", "two snowboards on a street", "the snowy street", "snow on two signs"]
+TINY = TextConfig(width=16, num_layers=2, num_heads=2, dropout=0.0)
+
+
+def encoder(tokenizer: Any, config: TextConfig = TINY, seed: int = 0) -> TextEncoder:
+    torch.manual_seed(seed)
+    return TextEncoder(text_architecture(config, tokenizer)).eval()
+
+
+def test_captions_are_lowered_framed_cut_and_padded_to_the_longest(tokenizer: Any) -> None:
+    tokens = tokenize(tokenizer, ["A CAT", "a cat on the grass near the red water"], max_length=6)
+    words = [tokenizer.convert_ids_to_tokens(row.tolist()) for row in tokens.input_ids_BL]
+    assert words[0][0] == words[1][0] == "[CLS]"
+    assert words[0][-1] == "[PAD]"
+    assert words[1][-1] == "[SEP]"
+    assert tokens.input_ids_BL.shape == (2, 6)
+    assert "".join(words[0]).replace("##", "") == "[CLS]acat[SEP][PAD][PAD]"
+    assert tokens.attention_mask_BL.sum(dim=1).tolist() == [4, 6]
+
+
+@pytest.mark.parametrize("captions", [[], "a cat"])
+def test_captions_that_are_no_list_are_refused(tokenizer: Any, captions: Any) -> None:
+    with pytest.raises(ValueError, match="expected a non-empty list of captions"):
+        tokenize(tokenizer, captions, 8)
+
+
+def test_an_empty_caption_is_first_and_last_token(tokenizer: Any) -> None:
+    assert tokenize(tokenizer, [""], 8).attention_mask_BL.tolist() == [[1, 1]]
+
+
+def test_tokens_of_unlike_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected ids and mask of one shape .* \(2, 3\) and \(2, 4\)"):
+        Tokens(torch.ones(2, 3), torch.ones(2, 4))
+    with pytest.raises(ValueError, match=r"no captions or no tokens, shape \(0, 3\)"):
+        Tokens(torch.ones(0, 3), torch.ones(0, 3))
+
+
+def test_word_pieces_do_not_depend_on_the_order_of_captions() -> None:
+    assert learn_wordpiece(CAPTIONS, 80).get_vocab() == learn_wordpiece(reversed(CAPTIONS), 80).get_vocab()
+
+
+def test_word_pieces_are_the_same_in_another_process() -> None:
+    """Hash seeds differ between processes; vocabularies must not."""
+    code = f"from model import learn_wordpiece; print(sorted(learn_wordpiece({CAPTIONS!r}, 80).get_vocab().items()))"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(sorted(learn_wordpiece(CAPTIONS, 80).get_vocab().items()))
+
+
+def test_frequent_words_become_one_piece_and_masks_stay_whole() -> None:
+    learned = learn_wordpiece(CAPTIONS, 120)
+    assert learned.tokenize("Street [MASK], snow") == ["street", "[MASK]", "[UNK]", "snow"]
+    assert len(learned) <= 120
+
+
+def test_learning_from_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="found no words to learn from"):
+        learn_wordpiece(["", " "], 80)
+
+
+def test_padding_changes_no_token(tokenizer: Any) -> None:
+    model = encoder(tokenizer)
+    short = tokenize(tokenizer, ["a cat"], 20)
+    both = tokenize(tokenizer, ["a cat", "a cat on the grass near the red water"], 20)
+    length = short.input_ids_BL.shape[1]
+    torch.testing.assert_close(model(both)[:1, :length], model(short))
+
+
+def test_one_pass_over_all_parts_equals_a_pass_for_each(tokenizer: Any) -> None:
+    model = encoder(tokenizer)
+    lists = [["a cat", "a dog on the sofa"], ["people"], ["a cat on the grass near the red water"]]
+    # The second part carries padding that no caption needs.
+    parts = [tokenize(tokenizer, captions, 20) for captions in lists]
+    parts[1] = Tokens(
+        *(torch.nn.functional.pad(x, (0, 30)) for x in (parts[1].input_ids_BL, parts[1].attention_mask_BL))
+    )
+    together = model.together(parts)
+    longest = max(int(part.attention_mask_BL.sum(dim=1).max()) for part in parts)
+    for part, found in zip(parts, together, strict=True):
+        assert found.shape[1] == longest
+        alone, mask = model(part), part.attention_mask_BL.bool()
+        torch.testing.assert_close(found[mask[:, :longest].nonzero(as_tuple=True)] if mask.shape[1] >= longest
+                                   else found[:, : mask.shape[1]][mask], alone[mask])  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_other_encoders_of_transformers_fit(tokenizer: Any, model_type: str) -> None:
+    config = TextConfig(model_type=model_type, width=16, num_layers=1, num_heads=2)
+    model = encoder(tokenizer, config)
+    assert model(tokenize(tokenizer, ["a cat"], 20)).shape[::2] == (1, 16)
+    assert not [name for name, _ in model.named_parameters() if "pooler" in name]
+
+
+def test_a_pretrained_folder_gives_sizes_and_weights(tokenizer: Any, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    source = BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12
+        )
+    ).eval()
+    source.save_pretrained(tmp_path)
+    model = encoder(tokenizer, TextConfig(pretrained=str(tmp_path)))
+    load_pretrained_weights(model, str(tmp_path))
+    tokens = tokenize(tokenizer, ["a cat on the sofa"], 20)
+    expected = source(input_ids=tokens.input_ids_BL, attention_mask=tokens.attention_mask_BL).last_hidden_state
+    torch.testing.assert_close(model(tokens), expected)
