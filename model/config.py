@@ -25,6 +25,10 @@ class ImageConfig:
     """side of the training image in pixels; other sizes interpolate the position table"""
     stem: Literal["patch", "conv"] = "patch"
     """`patch`: one linear layer per patch; `conv`: 3x3 convolutions, 15 px of receptive field at patch_size 4"""
+    stem_layers: int = 1
+    """`conv`: convolutions at the patches' resolution; each further one sees 2 patches more"""
+    stem_norm: Literal["none", "batch"] = "none"
+    """`conv`: `batch` normalises each convolution but the last by the joint batch of all workers"""
     patch_size: int = 16
     """side of a patch in pixels, the stride of the stem; a power of two for `conv`"""
     width: int = 768
@@ -53,6 +57,11 @@ class ImageConfig:
         _require(
             self.stem != "conv" or (self.patch_size >= 2 and self.patch_size & (self.patch_size - 1) == 0),
             f"patch_size = {self.patch_size}: stem 'conv' halves the image, use a power of two or stem 'patch'",
+        )
+        _require(
+            self.stem_layers >= 1 and (self.stem == "conv" or (self.stem_layers, self.stem_norm) == (1, "none")),
+            f"stem_layers = {self.stem_layers}, stem_norm = {self.stem_norm!r}: use at least 1 layer, and stem 'conv' "
+            f"to have an effect",
         )
         _require(
             self.image_size >= self.patch_size and self.image_size % self.patch_size == 0,
@@ -115,6 +124,8 @@ class LossConfig:
     """weight of cross-image mask consistency (mean dice); the release's 0.1 is this at its batch of 128"""
     nouns: float = 0.0
     """weight of the multi-label contrastive loss over noun prompts"""
+    noun_pooling: Literal["image", "groups"] = "image"
+    """what a noun prompt is compared with: the image, or its groups pooled by log-mean-exp, so that one may fit"""
     share_positives: bool = False
     """captions with the same entity set are positives of each other; the batch must carry positives_BB"""
     group_ratio: float = 0.5

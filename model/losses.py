@@ -5,6 +5,8 @@ Shape letters: B pairs on this worker, A pairs on all workers, N prompts, G grou
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,21 +34,25 @@ def contrastive(image_BE: Tensor, text_BE: Tensor, scale: Tensor, positives_BA: 
     return (F.cross_entropy(image_logits_BA, target) + F.cross_entropy(text_logits_BA, target)) / 2
 
 
-def multi_label_contrastive(image_BE: Tensor, prompt_NE: Tensor, labels_BN: Tensor, scale: Tensor) -> Tensor:
+def multi_label_contrastive(image_BGE: Tensor, prompt_NE: Tensor, labels_BN: Tensor, scale: Tensor) -> Tensor:
     """Return the symmetric contrastive loss between images and noun prompts of which several fit an image, a scalar.
 
     An image without a prompt, and a prompt without an image, has nothing to say and is left out of the mean.
     All workers must hold the same prompts in the same order.
-    Shapes: image_BE [B, E], prompt_NE [N, E], labels_BN [B, N] true where the prompt fits.
+    An image may speak through several embeddings, such as its groups': a prompt is compared with each, and the logits
+    are pooled by log-mean-exp, so that one group that fits is enough.
+    Shapes: image_BGE [B, G, E] or [B, E], prompt_NE [N, E], labels_BN [B, N] true where the prompt fits.
     Source: GroupViT section 3.3 (multi-label contrastive loss); there a prompt's second image counts as a negative.
     """
-    if labels_BN.shape != (len(image_BE), len(prompt_NE)):
+    if labels_BN.shape != (len(image_BGE), len(prompt_NE)):
         raise ValueError(
-            f"noun_labels_BN: expected shape [{len(image_BE)} images, {len(prompt_NE)} prompts], "
+            f"noun_labels_BN: expected shape [{len(image_BGE)} images, {len(prompt_NE)} prompts], "
             f"found {tuple(labels_BN.shape)}"
         )
-    labels_AN = gather(labels_BN.to(image_BE.dtype))
-    logits_AN = scale * F.normalize(gather(image_BE), dim=-1) @ F.normalize(prompt_NE, dim=-1).T
+    labels_AN = gather(labels_BN.to(image_BGE.dtype))
+    image_AGE = gather(image_BGE if image_BGE.ndim == 3 else image_BGE[:, None])
+    logits_AGN = scale * F.normalize(image_AGE, dim=-1) @ F.normalize(prompt_NE, dim=-1).T
+    logits_AN = logits_AGN.logsumexp(dim=1) - math.log(image_AGE.shape[1])
     return (_mean_over_labelled(logits_AN, labels_AN) + _mean_over_labelled(logits_AN.T, labels_AN.T)) / 2
 
 

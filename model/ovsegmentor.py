@@ -178,7 +178,8 @@ class OVSegmentor(nn.Module):
         if "nouns" in texts:
             assert batch.noun_labels_BN is not None
             prompt_NE = self.text_projector(texts["nouns"][:, 0])
-            nouns = losses.multi_label_contrastive(image_BE, prompt_NE, batch.noun_labels_BN, scale)
+            fits = image_BE if weight.noun_pooling == "image" else self._project_groups(group_BGD)
+            nouns = losses.multi_label_contrastive(fits, prompt_NE, batch.noun_labels_BN, scale)
         parts = ((1.0, contrastive), (weight.entity, entity), (weight.mask, mask), (weight.nouns, nouns))
         total = torch.stack([share * loss for share, loss in parts if loss is not None]).sum()
         return Losses(contrastive, entity, mask, nouns, total)
@@ -197,6 +198,8 @@ class OVSegmentor(nn.Module):
         slow: list[Tensor] = list(self.momentum_encoder.parameters())
         fast: list[Tensor] = list(self.image_encoder.parameters())
         torch._foreach_lerp_(slow, fast, 1 - coefficient)
+        for statistic, newest in zip(self.momentum_encoder.buffers(), self.image_encoder.buffers(), strict=True):
+            statistic.copy_(newest)
 
     def freeze_text(self) -> None:
         """Stop training the text encoder (phase 2); its projector goes on."""

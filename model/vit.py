@@ -6,12 +6,15 @@ Shape letters: B images, C colours, H height, W width, N tokens (patches), M tok
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ImageConfig
+from model.projector import SharedBatchNorm
+from model.workers import num_workers
 
 
 class Stem(nn.Module):
@@ -40,14 +43,36 @@ def _patches(config: ImageConfig) -> nn.Module:
 
 
 def _convolutions(config: ImageConfig) -> nn.Module:
-    """Return one 3x3 convolution of stride 2 per halving and a last one of stride 1; the width doubles at each."""
+    """Return one 3x3 convolution of stride 2 per halving, doubling the width, and `stem_layers` of stride 1.
+
+    The last one is linear.
+    """
     halvings = config.patch_size.bit_length() - 1
-    widths = [3, *(config.width >> (halvings - 1 - step) for step in range(halvings)), config.width]
+    widths = [3, *(config.width >> (halvings - 1 - step) for step in range(halvings))]
+    widths += [config.width] * config.stem_layers
     layers: list[nn.Module] = []
-    for step in range(halvings + 1):
+    for step, (width, wider) in enumerate(pairwise(widths)):
         stride = 2 if step < halvings else 1
-        layers += [nn.Conv2d(widths[step], widths[step + 1], kernel_size=3, stride=stride, padding=1), nn.GELU()]
-    return nn.Sequential(*layers[:-1])
+        layers += [nn.Conv2d(width, wider, kernel_size=3, stride=stride, padding=1)]
+        if step == len(widths) - 2:
+            break
+        layers += [ImageBatchNorm(wider)] if config.stem_norm == "batch" else []
+        layers += [nn.GELU()]
+    return nn.Sequential(*layers)
+
+
+class ImageBatchNorm(SharedBatchNorm):
+    """Batch normalisation of feature maps over the positions and samples of all workers."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Shapes: input [B, C, H, W] -> [B, C, H, W]."""
+        x_BCN = input.flatten(2)
+        if self.training and num_workers() > 1:
+            rows = super().forward(x_BCN.transpose(1, 2).flatten(0, 1))
+            x_BCN = rows.reshape(len(input), -1, rows.shape[1]).transpose(1, 2)
+        else:
+            x_BCN = super().forward(x_BCN)
+        return x_BCN.reshape(input.shape)
 
 
 class Positions(nn.Module):
