@@ -122,17 +122,20 @@ def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> None:
         web.close()
 
 
-def _fetch_of(task: ShardTask, is_local: list[bool], web: WebFetcher) -> Callable[..., Fetched]:
+def _fetch_of(task: ShardTask, is_path: list[bool], web: WebFetcher) -> Callable[..., Fetched]:
     """Return what takes the place of img2dataset's download_image_with_retry; it never raises."""
+    root = task.image_root or ""
+    has_web_root = root.startswith(("http://", "https://"))
+
+    def read(address: str, is_path: bool) -> bytes:
+        if is_path and not has_web_root:
+            return read_local(Path(root), address, task.config.max_bytes)
+        return web(f"{root}/{quote(address)}" if is_path else address)
 
     def fetch(row: tuple[int, str], **_: Any) -> Fetched:
         index, address = row
         try:
-            if is_local[index]:
-                assert task.image_root is not None, "download() refuses paths without their folder"
-                content = read_local(task.image_root, address, task.config.max_bytes)
-            else:
-                content = web(address)
+            content = read(address, is_path[index])
             check_image(content, task.config.max_pixels)
         except FetchError as error:
             return index, None, str(error)

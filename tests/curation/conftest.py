@@ -66,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "image":
                 self.answer(image)
             case "paced":
-                time.sleep(0.1)
+                time.sleep(0.05)
                 self.answer(image)
             case "flaky":
                 self.answer(b"", 500) if is_first else self.answer(image)
