@@ -103,6 +103,26 @@ def test_multi_label_contrastive_equals_its_plain_version() -> None:
     assert_same_with_gradients(fast, plain, [image, prompt])
 
 
+def test_a_prompt_that_fits_one_group_needs_no_other() -> None:
+    group, prompt = features(0, 2, 3, 6), features(1, 4, 6)
+    labels = torch.tensor([[1, 0, 0, 0], [0, 1, 1, 0]]).bool()
+    logits = torch.stack(
+        [
+            torch.stack(
+                [
+                    torch.stack([(SCALE * plain_cosine(one, word)).exp() for one in groups]).mean().log()
+                    for word in prompt
+                ]
+            )
+            for groups in group
+        ]
+    )
+    rows = -(logits.log_softmax(1) * labels).sum(1) / labels.sum(1)
+    columns = -(logits.log_softmax(0) * labels).sum(0)[:3] / labels.sum(0)[:3]
+    fast = multi_label_contrastive(group, prompt, labels, SCALE)
+    assert_same_with_gradients(fast, (rows.mean() + columns.mean()) / 2, [group, prompt])
+
+
 def test_multi_label_contrastive_without_any_label_is_zero() -> None:
     loss = multi_label_contrastive(features(0, 4, 6), features(1, 3, 6), torch.zeros(4, 3), SCALE)
     assert loss.item() == 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ImageConfig
-from model.vit import Attention, Block, CrossAttention, DropPath, Positions, Stem
+from model.vit import Attention, Block, CrossAttention, DropPath, ImageBatchNorm, Positions, Stem
 
 CONV = ImageConfig(image_size=32, stem="conv", patch_size=4, width=8, num_heads=2)
 
@@ -37,11 +37,18 @@ def test_attention_equals_its_plain_version_and_ignores_what_is_masked() -> None
     torch.testing.assert_close(attention(x, mask), plain)
 
 
-def test_cross_attention_equals_its_plain_version() -> None:
+@pytest.mark.parametrize(("num_queries", "num_others"), [(3, 6), (5, 4), (6, 7)])
+def test_cross_attention_equals_its_plain_version(num_queries: int, num_others: int) -> None:
+    """Of few queries (the first case) and of many, in value and gradient."""
     torch.manual_seed(0)
-    attention, x, other = CrossAttention(8, 2), torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    attention = CrossAttention(8, 2)
+    x, other = torch.randn(2, num_queries, 8, requires_grad=True), torch.randn(2, num_others, 8, requires_grad=True)
     q, k, v = attention.q_proj(x), attention.k_proj(other), attention.v_proj(other)
-    torch.testing.assert_close(attention(x, other), attention.proj(plain_attention(q, k, v, 2)))
+    fast, plain = attention(x, other), attention.proj(plain_attention(q, k, v, 2))
+    torch.testing.assert_close(fast, plain)
+    inputs, weight = [x, other, *attention.parameters()], torch.randn(fast.shape)
+    for a, b in zip(*(torch.autograd.grad((y * weight).sum(), inputs) for y in (fast, plain)), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_the_first_token_alone_equals_the_first_of_all() -> None:
@@ -72,6 +79,23 @@ def test_the_convolutional_stem_sees_fifteen_pixels() -> None:
     assert image.grad is not None
     seen = image.grad.abs().sum(dim=(0, 1)) > 0
     assert (int(seen.any(0).sum()), int(seen.any(1).sum())) == (15, 15)
+
+
+@pytest.mark.parametrize(("layers", "pixels"), [(1, 15), (2, 23), (3, 31)])
+def test_each_further_layer_of_the_stem_sees_two_patches_more(layers: int, pixels: int) -> None:
+    stem = Stem(replace(CONV, stem_layers=layers, stem_norm="batch")).eval()
+    image = torch.randn(1, 3, 64, 64, requires_grad=True)
+    stem(image)[0][0, 8 * 16 + 8].sum().backward()
+    assert image.grad is not None
+    seen = image.grad.abs().sum(dim=(0, 1)) > 0
+    assert (int(seen.any(0).sum()), int(seen.any(1).sum())) == (pixels, pixels)
+
+
+def test_batch_norm_of_feature_maps_equals_torchs() -> None:
+    torch.manual_seed(0)
+    ours, plain, x = ImageBatchNorm(5), nn.BatchNorm2d(5), torch.randn(3, 5, 4, 6)
+    torch.testing.assert_close(ours(x), plain(x))
+    torch.testing.assert_close(ours.eval()(x), plain.eval()(x))
 
 
 @pytest.mark.parametrize("config", [CONV, replace(CONV, stem="patch")])

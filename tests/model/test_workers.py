@@ -47,7 +47,14 @@ def plain_functions(x: Tensor, rank: int) -> dict[str, Tensor]:
     rows.grad = None
     normed = norm(rows)
     (normed * half(x.roll(1), rank)).sum().backward()
-    out |= {"normed": normed.detach(), "norm_grad": rows.grad, "mean": norm.running_mean, "var": norm.running_var}
+    out |= {
+        "normed": normed.detach(),
+        "norm_grad": rows.grad,
+        "mean": norm.running_mean.clone(),
+        "var": norm.running_var.clone(),
+    }
+    maps = norm(x[rank * 2 : rank * 2 + 2, :, None, None] * torch.arange(1.0, 5.0).reshape(2, 2))
+    out |= {"maps": maps.detach()}
     return out | {"sum": sum_over_workers(torch.tensor([rank + 1.0]))}
 
 
@@ -77,8 +84,10 @@ def joint(
     paper_config: ModelConfig, make_model: Callable[..., OVSegmentor], make_batch: Callable[..., Batch]
 ) -> tuple[OVSegmentor, Batch]:
     """Return a model in training mode without noise, and a batch of six, in double precision."""
-    image = replace(paper_config.image, gumbel=False)
-    model = make_model(replace(paper_config, image=image, loss=LossConfig(nouns=1.0, share_positives=True)))
+    image = replace(paper_config.image, gumbel=False, stem="conv", stem_norm="batch")
+    model = make_model(
+        replace(paper_config, image=image, loss=LossConfig(nouns=1.0, noun_pooling="groups", share_positives=True))
+    )
     model = model.double().train()
     model.start_momentum()
     batch = make_batch(model, size=6)
@@ -108,6 +117,7 @@ def test_two_workers_equal_one_with_the_joint_batch(
     normed = norm(x)
     (normed * joint_input.roll(1)).sum().backward()
     assert x.grad is not None
+    maps = SharedBatchNorm(5).double()(joint_input[:4, :, None, None] * torch.arange(1.0, 5.0).reshape(2, 2)).detach()
     for rank, found in enumerate(workers):
         assert torch.equal(found["gathered"], joint_input)
         # Row n is used with factor n by worker 1 and 2n by worker 2.
@@ -117,6 +127,7 @@ def test_two_workers_equal_one_with_the_joint_batch(
         assert found["sum"].item() == 3.0
         torch.testing.assert_close(found["normed"], half(normed.detach(), rank))
         torch.testing.assert_close(found["norm_grad"], half(x.grad, rank))
+        torch.testing.assert_close(found["maps"], maps[rank * 2 : rank * 2 + 2])
         torch.testing.assert_close(found["mean"], norm.running_mean)
         torch.testing.assert_close(found["var"], norm.running_var)
 
