@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from evaluation.metrics import IGNORE
 from evaluation.segment import Segmenter
@@ -15,6 +17,8 @@ from evaluation.segment import Segmenter
 NUM_CLUSTERS = 8
 KMEANS_STEPS = 10
 KMEANS_SEED = 0
+KMEANS_PIXELS = 4096
+"""pixels that the centres are found from; a larger image is sampled at even steps"""
 
 Labels = NDArray[np.int64]
 
@@ -76,24 +80,15 @@ def baseline_labels(segmenter: Segmenter, image_BCHW: Tensor, truth_BHW: NDArray
 def colour_clusters(image_BCHW: Tensor, num_clusters: int = NUM_CLUSTERS, seed: int = KMEANS_SEED) -> Tensor:
     """Return each pixel's cluster of colours, by k-means within each image.
 
-    Centres are drawn as k-means++ does, from the same seeded numbers for every image, so that an image's clusters do
-    not depend on its neighbours in the batch. Shapes: [B, 3, H, W] -> [B, H, W] int64.
+    Shapes: [B, 3, H, W] -> [B, H, W] int64.
     """
     pixel_BPC = image_BCHW.flatten(2).mT.float()
-    draw_K = torch.rand(num_clusters, generator=torch.Generator().manual_seed(seed)).to(pixel_BPC.device)
-    distance_BP = torch.ones_like(pixel_BPC[..., 0])
-    centres = []
-    for draw in draw_K:
-        share_BP = distance_BP.double().cumsum(1)
-        chosen_B1 = torch.searchsorted(share_BP, share_BP[:, -1:] * draw).clamp(max=share_BP.shape[1] - 1)
-        centres.append(pixel_BPC.take_along_dim(chosen_B1[..., None], 1))
-        from_centre_BP = (pixel_BPC - centres[-1]).square().sum(-1)
-        distance_BP = from_centre_BP if len(centres) == 1 else distance_BP.minimum(from_centre_BP)
-    centre_BKC = torch.cat(centres, 1)
+    sample_BSC = pixel_BPC[:, :: math.ceil(pixel_BPC.shape[1] / KMEANS_PIXELS)]
+    centre_BKC = _first_centres(sample_BSC, num_clusters, seed)
     for _ in range(KMEANS_STEPS):
-        member_BPK = torch.nn.functional.one_hot(_nearest_centre(pixel_BPC, centre_BKC), num_clusters).float()
-        size_BK1 = member_BPK.sum(1)[..., None]
-        centre_BKC = torch.where(size_BK1 > 0, member_BPK.mT @ pixel_BPC / size_BK1.clamp(min=1), centre_BKC)
+        member_BSK = one_hot(_nearest_centre(sample_BSC, centre_BKC), num_clusters).float()
+        size_BK1 = member_BSK.sum(1)[..., None]
+        centre_BKC = torch.where(size_BK1 > 0, member_BSK.mT @ sample_BSC / size_BK1.clamp(min=1), centre_BKC)
     return _nearest_centre(pixel_BPC, centre_BKC).view(len(image_BCHW), *image_BCHW.shape[-2:])
 
 
@@ -120,6 +115,21 @@ def name_by_truth(region_BHW: Labels, truth_BHW: NDArray[np.uint8], num_classes:
     return label_BHW
 
 
+def _first_centres(pixel_BPC: Tensor, num_clusters: int, seed: int) -> Tensor:
+    # As k-means++ draws them, but by the same seeded numbers in every image: its clusters do not depend on the batch.
+    draw_K = torch.rand(num_clusters, generator=torch.Generator().manual_seed(seed)).to(pixel_BPC.device)
+    distance_BP = torch.ones_like(pixel_BPC[..., 0])
+    centres: list[Tensor] = []
+    for draw in draw_K:
+        share_BP = distance_BP.double().cumsum(1)
+        chosen_B1 = torch.searchsorted(share_BP, share_BP[:, -1:] * draw).clamp(max=share_BP.shape[1] - 1)
+        centre_B1C = pixel_BPC.take_along_dim(chosen_B1[..., None], 1)
+        from_centre_BP = (pixel_BPC - centre_B1C).square().sum(-1)
+        distance_BP = distance_BP.minimum(from_centre_BP) if centres else from_centre_BP
+        centres.append(centre_B1C)
+    return torch.cat(centres, 1)
+
+
 def _nearest_centre(pixel_BPC: Tensor, centre_BKC: Tensor) -> Tensor:
     # |p - c|^2 without the term that is the same for all centres.
     return (centre_BKC.square().sum(-1)[:, None] - 2 * pixel_BPC @ centre_BKC.mT).argmin(-1)
@@ -127,7 +137,7 @@ def _nearest_centre(pixel_BPC: Tensor, centre_BKC: Tensor) -> Tensor:
 
 def _name_clusters(segmenter: Segmenter, cluster_BHW: Tensor, cosine_BKHW: Tensor) -> Tensor:
     cluster_BP = cluster_BHW.flatten(1)
-    member_BRP = torch.nn.functional.one_hot(cluster_BP, NUM_CLUSTERS).mT.to(cosine_BKHW.dtype)
+    member_BRP = one_hot(cluster_BP, NUM_CLUSTERS).mT.to(cosine_BKHW.dtype)
     mean_BRK = member_BRP @ cosine_BKHW.flatten(2).mT / member_BRP.sum(-1, keepdim=True).clamp(min=1)
     label_BR = segmenter.name(mean_BRK).argmax(-1)
     return label_BR.take_along_dim(cluster_BP, 1).view(cluster_BHW.shape)

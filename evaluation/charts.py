@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 320, 150
-LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 22
+LEFT, RIGHT, TOP, BOTTOM = 50, 8, 8, 22
 BUCKETS = 160
 
 
@@ -87,6 +87,4 @@ def _widened(low: float, high: float) -> tuple[float, float]:
 
 
 def _short(value: float) -> str:
-    if value != 0 and (abs(value) < 0.001 or abs(value) >= 100_000):
-        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

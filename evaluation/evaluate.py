@@ -26,9 +26,9 @@ from evaluation.atomic import write_bytes, write_json
 from evaluation.baselines import BASELINES, baseline_labels
 from evaluation.benchmarks import LabelledImages, get_benchmark
 from evaluation.config import Protocol
-from evaluation.metrics import ConfusionMatrix
+from evaluation.metrics import IGNORE, ConfusionMatrix
 from evaluation.pictures import class_picture, encode, group_picture, shrunk_image, shrunk_labels
-from evaluation.segment import Segmenter
+from evaluation.segment import BACKGROUND, Segmenter
 from model import OVSegmentor
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,9 @@ def evaluate(
         "results": _results(parts, segmenters, images.classes),
         "images": [image for part in parts for image in part["images"]],
     }
-    ranked = _ranked([(image["name"], image["miou"][subject]) for image in result["images"]])
+    is_plain = {0} if images.classes[0] == BACKGROUND else set()
+    with_objects = [image for image in result["images"] if set(image["classes"]) - is_plain]
+    ranked = _ranked([(image["name"], image["miou"][subject]) for image in with_objects])
     result["pictures"] = [
         {"rank": rank, "miou": miou, **_draw(segmenters[subject], images, name, out_dir)} for rank, name, miou in ranked
     ]
@@ -153,7 +155,7 @@ def _run_part(segmenters: dict[str, Segmenter], images: LabelledImages, position
                 matrix.update(batch.truth_BHW[position], label_BHW[position])
                 totals.setdefault(method, ConfusionMatrix(num_classes)).count_CC += matrix.count_CC
                 miou[method] = _number(matrix.miou())
-            rows.append({"name": name, "miou": miou})
+            rows.append({"name": name, "classes": _present(batch.truth_BHW[position]), "miou": miou})
     return {"images": rows, "confusion": {method: matrix.count_CC.tolist() for method, matrix in totals.items()}}
 
 
@@ -240,6 +242,10 @@ def _digest_weights(model: OVSegmentor) -> str:
         digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _present(truth_HW: NDArray[np.uint8]) -> list[int]:
+    return [int(label) for label in np.unique(truth_HW) if label != IGNORE]
 
 
 def _number(value: float) -> float | None:

@@ -18,6 +18,9 @@ DISTINCT = (
     *("4363d8", "ffe119", "e6194b", "3cb44b", "f58231", "911eb4", "42d4f4", "f032e6", "800000", "bfef45"),
     *("469990", "fabed4", "9a6324", "dcbeff", "808000", "aaffc3", "000075", "ffd8b1", "a9a9a9", "fffac8"),
 )
+Legend = list[dict[str, Any]]
+"""entries {"name": class, "colours": [#rrggbb, ...]}"""
+
 BACKGROUND_COLOUR = (226, 226, 226)
 OPACITY = 0.62
 LONGEST = 280
@@ -55,7 +58,7 @@ def overlay(image_HWC: NDArray[np.uint8], label_HW: NDArray[np.int64]) -> NDArra
 
 def class_picture(
     image_HWC: NDArray[np.uint8], label_HW: NDArray[np.int64], classes: Sequence[str]
-) -> tuple[NDArray[np.uint8], list[dict[str, str]]]:
+) -> tuple[NDArray[np.uint8], Legend]:
     """Return the overlay of a label map and its legend; background and void stay pale.
 
     Shapes: image_HWC [H, W, 3], label_HW [H, W] -> [H, W, 3].
@@ -64,7 +67,7 @@ def class_picture(
     hidden_HW = (label_HW == IGNORE) | (has_background & (label_HW == 0))
     shown_HW = np.where(hidden_HW, UNLABELLED, label_HW - has_background)
     legend = [
-        {"name": classes[position + has_background], "colour": hexadecimal(colour(int(position)))}
+        {"name": classes[position + has_background], "colours": [hexadecimal(colour(int(position)))]}
         for position in np.unique(shown_HW[shown_HW >= 0])
     ]
     return overlay(image_HWC, shown_HW), legend
@@ -72,8 +75,8 @@ def class_picture(
 
 def group_picture(
     image_HWC: NDArray[np.uint8], group_HW: NDArray[np.int64], label_HW: NDArray[np.int64], classes: Sequence[str]
-) -> tuple[NDArray[np.uint8], list[dict[str, str]]]:
-    """Return the overlay of an image's groups, and a legend of the names they were given, largest group first.
+) -> tuple[NDArray[np.uint8], Legend]:
+    """Return the overlay of an image's groups, and a legend: each name with the colours of its groups.
 
     Shapes: image_HWC [H, W, 3], group_HW, label_HW [H, W] -> [H, W, 3].
     """
@@ -81,11 +84,11 @@ def group_picture(
     rank_G = np.empty(len(groups), np.int64)
     rank_G[np.argsort(-size_G, kind="stable")] = np.arange(len(groups))
     shown_HW = rank_G[position_HW.reshape(group_HW.shape)]
-    legend = []
+    colours: dict[str, list[str]] = {}
     for rank in range(len(groups)):
         name = classes[int(np.bincount(label_HW[shown_HW == rank]).argmax())]
-        legend.append({"name": name, "colour": hexadecimal(colour(rank))})
-    return overlay(image_HWC, shown_HW), legend
+        colours.setdefault(name, []).append(hexadecimal(colour(rank)))
+    return overlay(image_HWC, shown_HW), [{"name": name, "colours": found} for name, found in colours.items()]
 
 
 def hexadecimal(rgb: tuple[int, int, int]) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from evaluation.atomic import write_bytes
 from evaluation.charts import Line, line_chart
@@ -30,14 +29,14 @@ PHASES = ("phase1", "phase2")
 CURVES = {
     "total": "total loss",
     "contrastive": "contrastive loss",
-    "entity": "masked entity completion",
+    "entity": "entity completion",
     "nouns": "noun prompts",
-    "mask": "cross-image mask consistency",
+    "mask": "mask consistency",
     "lr": "learning rate",
     "samples_per_s": "images per second",
 }
 RANKS = {"best": "Best images", "typical": "Typical images", "worst": "Worst images"}
-KINDS = {"image": "image", "truth": "truth", "prediction": "prediction", "groups": "groups and their names"}
+KINDS = {"image": "image", "truth": "truth", "prediction": "prediction", "groups": "groups"}
 CLOSE = 0.005
 """two mIoU nearer than this are called equal"""
 
@@ -48,16 +47,18 @@ def write_report(run_dir: Path, title: str, caveat: str = "") -> Path:
     A stage that has left nothing is named in its section. The page asks for nothing outside itself.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "figure": figure}
+    environment.filters |= {"percent": percent, "signed": signed, "figure": figure}
     segmentation = _segmentation(run_dir / "evaluation")
     cards = _cards(run_dir / "data")
+    phases = [_phase(run_dir / name, name) for name in PHASES]
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title,
         caveat=caveat,
         segmentation=segmentation,
         funnel=_funnel(cards),
         cards=cards,
-        phases=[_phase(run_dir / name, name) for name in PHASES],
+        phases=phases,
+        effort=_effort(phases, cards),
         configs=_configs(run_dir, segmentation),
         ranks=RANKS,
         kinds=KINDS,
@@ -69,6 +70,14 @@ def write_report(run_dir: Path, title: str, caveat: str = "") -> Path:
 def percent(share: float | None) -> str:
     """Return a share as a percentage with one digit, a dash for None."""
     return "–" if share is None else f"{100 * share:.1f}"
+
+
+def signed(difference: float | None) -> str:
+    """Return a difference of shares in percentage points with its sign, a dash for None."""
+    if difference is None:
+        return "–"
+    text = percent(abs(difference))
+    return text if text == "0.0" else f"{'+' if difference > 0 else '−'}{text}"
 
 
 def figure(value: Any, name: str = "") -> str:
@@ -106,27 +115,18 @@ def _segmentation(folder: Path) -> dict[str, Any] | None:
 def _verdicts(miou: dict[str, float | None], subject: str) -> list[str]:
     # Said in words, for or against the model, from the figures alone.
     comparisons = (
-        ("patches", subject, "Do groups help naming? Every patch named on its own", f"the groups of {subject}"),
-        ("colour_clusters", subject, "Against colour, named by the model: colour clusters", f"the groups of {subject}"),
-        (
-            "colour_clusters_oracle",
-            "groups_oracle",
-            "Against colour, names apart (told by the truth): colour clusters",
-            "learned groups",
-        ),
+        ("Naming every patch on its own, without groups", "patches", f"with the groups of {subject}", subject),
+        ("Colour clusters, named by the model", "colour_clusters", f"the groups of {subject}", subject),
+        ("With true names, colour clusters", "colour_clusters_oracle", "learned groups", "groups_oracle"),
     )
     verdicts = []
-    for other, ours, question, subject_words in comparisons:
-        theirs, own = miou.get(other), miou.get(ours)
-        if theirs is None or own is None:
-            continue
-        gap = own - theirs
-        outcome = (
-            "no difference"
-            if abs(gap) < CLOSE
-            else f"groups are {'ahead' if gap > 0 else 'behind'} by {percent(abs(gap))}"
-        )
-        verdicts.append(f"{question} reach {percent(theirs)}, {subject_words} {percent(own)}: {outcome}.")
+    for their_words, their_name, our_words, our_name in comparisons:
+        theirs, ours = miou.get(their_name), miou.get(our_name)
+        if theirs is not None and ours is not None:
+            gap = ours - theirs
+            ahead = f"Groups are {'ahead' if gap > 0 else 'behind'} by {percent(abs(gap))}"
+            outcome = "No difference" if abs(gap) < CLOSE else ahead
+            verdicts.append(f"{their_words}: {percent(theirs)}; {our_words}: {percent(ours)}. {outcome}.")
     return verdicts
 
 
@@ -170,7 +170,7 @@ def _table(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         {"label": row[labels[0]], "value": row[counts[0]], "width": 100 * row[counts[0]] / top}
         for row in sorted(rows, key=lambda row: -row[counts[0]])
     ]
-    return {"title": f"{title}, by {counts[0]}", "columns": columns, "rows": rows, "bars": bars}
+    return {"title": f"{title}, by {counts[0]}".capitalize(), "columns": columns, "rows": rows, "bars": bars}
 
 
 def _funnel(cards: dict[str, dict[str, Any]]) -> list[tuple[str, int]]:
@@ -207,6 +207,13 @@ def _phase(folder: Path, name: str) -> dict[str, Any]:
     }
 
 
+def _effort(phases: list[dict[str, Any]], cards: dict[str, dict[str, Any]]) -> str:
+    # What the figure has cost, for the head of the page.
+    minutes = sum(phase["facts"].get("training time, s", 0) for phase in phases) / 60
+    stored = cards.get("images", {}).get("figures", {}).get("stored")
+    return f"trained for {minutes:.1f} minutes on {stored:,} captioned images, no mask" if minutes and stored else ""
+
+
 def _curves(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     curves = []
     for name, title in CURVES.items():
@@ -215,7 +222,7 @@ def _curves(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             line = Line(title, *map(list, zip(*points, strict=True)))
             share = max(1, len(points) // 20)
             first, last = (sum(part) / share for part in (line.values[:share], line.values[-share:]))
-            curves.append({"title": title, "first": first, "last": last, "svg": Markup(line_chart(line))})
+            curves.append({"title": title, "first": first, "last": last, "svg": line_chart(line)})
     return curves
 
 

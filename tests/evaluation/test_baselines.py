@@ -72,3 +72,12 @@ def test_regions_get_the_class_of_most_of_their_pixels() -> None:
     region_BHW = np.array([[[5, 5, 5, 9], [9, 9, 9, 2]]])
     truth_BHW = np.array([[[1, 1, 2, 2], [2, 1, 255, 255]]], np.uint8)
     assert name_by_truth(region_BHW, truth_BHW, 3).tolist() == [[[1, 1, 1, 2], [2, 2, 2, 0]]]
+
+
+def test_only_oracles_look_at_the_truth(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    segmenter = Segmenter(oracle_model, CLASSES, WORDS)
+    told, misled = (
+        baseline_labels(segmenter, as_batch(scene), truth_BHW) for truth_BHW in (scene[None], 3 - scene[None])
+    )
+    differing = {name for name in told if not np.array_equal(told[name], misled[name])}
+    assert differing == {name for name, baseline in BASELINES.items() if baseline.is_oracle}

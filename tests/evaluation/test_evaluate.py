@@ -13,6 +13,7 @@ import pytest
 import evaluation.segment
 from evaluation.config import Protocol
 from evaluation.evaluate import evaluate
+from model import ImageConfig, ModelConfig, TextConfig, initial, learn_wordpiece
 
 WORDS = Protocol(background="words", background_words=("grass",))
 Write = Callable[..., Path]
@@ -60,7 +61,7 @@ def test_every_picture_is_there_once_and_named(tmp_path: Path, benchmark_dir: Pa
     ]
     for picture in pictures:
         for kind in ("image", "truth", "prediction", "groups"):
-            assert (tmp_path / "out" / picture[kind]).stat().st_size > 0
+            assert (tmp_path / "out" / picture["files"][kind]).stat().st_size > 0
     assert [entry["name"] for entry in pictures[0]["legends"]["truth"]] == ["cat", "bus"]
     assert [entry["name"] for entry in pictures[0]["legends"]["groups"]] == ["background", "cat", "bus"]
 
@@ -112,3 +113,32 @@ def test_models_need_names_of_their_own(tmp_path: Path, benchmark_dir: Path, ora
         evaluate({}, "scenes", benchmark_dir, tmp_path / "out")
     with pytest.raises(ValueError, match="models may not be called patches"):
         evaluate({"patches": oracle_model}, "scenes", benchmark_dir, tmp_path / "out")
+
+
+def test_a_saved_model_is_measured_as_the_model_itself(tmp_path: Path, benchmark_dir: Path) -> None:
+    config = ModelConfig(
+        image=ImageConfig(
+            image_size=32,
+            stem="conv",
+            patch_size=4,
+            width=16,
+            num_heads=2,
+            depths=(0, 0),
+            num_group_tokens=(4,),
+            num_groups=(3,),
+            query="assignment",
+            drop_path=0.0,
+        ),
+        text=TextConfig(width=16, num_layers=1, num_heads=2, max_length=16),
+        embedding_width=8,
+        projector="linear",
+    )
+    tokenizer = learn_wordpiece(["a photo of a cat .", "a dog and a bus on the grass ."], 60)
+    model = initial(config, tokenizer, seed=0).train()
+    model.save_pretrained(tmp_path / "model")
+    protocol = Protocol(background="words", background_words=("grass",), window=16, stride=8)
+    here = evaluate({"one": model, "two": model}, "scenes", benchmark_dir, tmp_path / "here", protocol)
+    saved = evaluate({"one": tmp_path / "model", "two": model}, "scenes", benchmark_dir, tmp_path / "saved", protocol)
+    assert saved == here
+    assert here["results"][0]["confusion"] == here["results"][1]["confusion"]
+    assert np.sum(here["results"][0]["confusion"]) == 2 * 1536 + 2 * 960

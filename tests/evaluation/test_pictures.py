@@ -1,0 +1,80 @@
+"""Pictures of masks: colours, legends, sizes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluation.pictures import (
+    BACKGROUND_COLOUR,
+    OPACITY,
+    class_picture,
+    colour,
+    encode,
+    group_picture,
+    hexadecimal,
+    shrunk_image,
+    shrunk_labels,
+)
+
+CLASSES = ["background", "cat", "dog"]
+
+
+def test_classes_are_painted_over_grey_and_named() -> None:
+    image_HWC = np.full((1, 4, 3), 100, np.uint8)
+    picture_HWC, legend = class_picture(image_HWC, np.array([[0, 255, 1, 2]]), CLASSES)
+    expected = [
+        [round(OPACITY * channel + (1 - OPACITY) * 100) for channel in painted]
+        for painted in (BACKGROUND_COLOUR, BACKGROUND_COLOUR, colour(0), colour(1))
+    ]
+    assert picture_HWC[0].tolist() == expected
+    assert legend == [
+        {"name": "cat", "colours": [hexadecimal(colour(0))]},
+        {"name": "dog", "colours": [hexadecimal(colour(1))]},
+    ]
+
+
+def test_without_background_the_first_class_is_painted() -> None:
+    _, legend = class_picture(np.zeros((1, 2, 3), np.uint8), np.array([[0, 1]]), ["sky", "sea"])
+    assert [entry["name"] for entry in legend] == ["sky", "sea"]
+
+
+def test_groups_are_listed_by_the_name_that_they_were_given() -> None:
+    # Group 7 is the largest (5 pixels), then 3 (2) and 9 (1); 7 and 9 are called dog, 3 is called cat.
+    group_HW = np.array([[7, 7, 7, 7], [7, 3, 3, 9]])
+    label_HW = np.array([[2, 2, 2, 1], [1, 1, 1, 2]])
+    _, legend = group_picture(np.zeros((2, 4, 3), np.uint8), group_HW, label_HW, CLASSES)
+    assert legend == [
+        {"name": "dog", "colours": [hexadecimal(colour(0)), hexadecimal(colour(2))]},
+        {"name": "cat", "colours": [hexadecimal(colour(1))]},
+    ]
+
+
+def test_171_classes_have_colours_of_their_own() -> None:
+    assert len({colour(position) for position in range(171)}) == 171
+
+
+@pytest.mark.parametrize(("size", "ending"), [((64, 64), "png"), ((100, 200), "jpeg")])
+def test_small_pictures_are_exact(size: tuple[int, int], ending: str) -> None:
+    picture_HWC = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    content, found = encode(picture_HWC)
+    assert found == ending
+    read_HWC = np.asarray(Image.open(io.BytesIO(content)))
+    assert read_HWC.shape == picture_HWC.shape
+    assert (ending == "jpeg") or (read_HWC == picture_HWC).all()
+
+
+def test_image_and_labels_shrink_to_one_size_and_small_ones_stay() -> None:
+    image_HWC = np.zeros((375, 500, 3), np.uint8)
+    label_HW = np.zeros((375, 500), np.uint8)
+    label_HW[:, 250:] = 1
+    small_HWC = shrunk_image(image_HWC)
+    small_HW = shrunk_labels(label_HW, small_HWC)
+    assert small_HWC.shape == (210, 280, 3)
+    assert small_HW.shape == (210, 280)
+    assert (small_HW[:, :140] == 0).all()
+    assert (small_HW[:, 140:] == 1).all()
+    assert shrunk_labels(label_HW, image_HWC).tolist() == label_HW.tolist()
