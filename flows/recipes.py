@@ -76,7 +76,7 @@ def demo(seed: int = 0) -> PipelineConfig:
         title="Demo: masks from captions of drawn scenes",
         caveat="Drawn scenes of 64 x 64 pixels: the figures show that the pipeline learns, not how it does on photos.",
         scenes=ScenesConfig(seed=seed),
-        download=DownloadConfig(allow_private=True, image_size=64),
+        download=DownloadConfig(allow_private=True, image_size=64, shard_size=500),
         pairs=PairsConfig(seed=seed),
         model=_small_model(),
         phase1=replace(_small_phase(seed), steps=1000),
@@ -118,7 +118,7 @@ def photos(seed: int = 0) -> PipelineConfig:
         image_root="photos",
         benchmark="voc",
         benchmark_root="VOC2012",
-        download=DownloadConfig(allow_private=True, image_size=128),
+        download=DownloadConfig(allow_private=True, image_size=128, shard_size=250),
         pairs=PairsConfig(seed=seed),
         model=_small_model(),
         phase1=replace(_small_phase(seed), steps=300, augment=AugmentConfig(kind="crop")),
@@ -149,6 +149,8 @@ def _small_model() -> ModelConfig:
         image=ImageConfig(
             image_size=64,
             stem="conv",
+            stem_layers=2,
+            stem_norm="batch",
             patch_size=4,
             width=96,
             num_heads=4,
@@ -160,7 +162,7 @@ def _small_model() -> ModelConfig:
             drop_path=0.0,
         ),
         text=TextConfig(width=96, num_layers=2, num_heads=4, dropout=0.0, max_length=40),
-        loss=LossConfig(nouns=1.0, share_positives=True),
+        loss=LossConfig(nouns=1.0, noun_pooling="groups", share_positives=True),
         embedding_width=128,
         projector="linear",
     )
@@ -171,6 +173,7 @@ def _small_phase(seed: int) -> TrainConfig:
         seed=seed,
         batch_size=64,
         augment=AugmentConfig(kind="flip"),
+        optim=OptimConfig(lr=2e-3),
         prompts=PromptConfig(extra_nouns=GROUNDS),
         launch=LaunchConfig(workers=1, threads=2),
     )
