@@ -41,17 +41,18 @@ class Similarity(nn.Module):
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
-        self.scale = config.width**-0.5
+        self.scale = 1 / math.sqrt(config.width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0))) if config.similarity == "cosine" else None
 
     def forward(self, query_BGD: Tensor, key_BND: Tensor) -> Tensor:
         """Shapes: query_BGD [B, G, D], key_BND [B, N, D] -> [B, G, N]."""
         if self.log_scale is None:
-            query_BGD = query_BGD * self.scale
-        else:
-            query_BGD = F.normalize(query_BGD, dim=-1) * self.log_scale.exp().clamp(max=50.0)
-            key_BND = F.normalize(key_BND, dim=-1)
-        return query_BGD @ key_BND.transpose(1, 2)
+            return (query_BGD * self.scale) @ key_BND.transpose(1, 2)
+        query_BGD = F.normalize(query_BGD, dim=-1) * self.log_scale.exp().clamp(max=50.0)
+        # The keys are normalised after the product, where there are G and not D numbers for each.
+        length_BN = key_BND.square().sum(dim=-1).clamp(min=1e-12).sqrt()
+        cosine: Tensor = query_BGD @ key_BND.transpose(1, 2) / length_BN[:, None]
+        return cosine
 
 
 class GroupingBlock(nn.Module):

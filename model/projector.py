@@ -10,19 +10,24 @@ from model.workers import num_workers, sum_over_workers
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over the rows of all workers, on any device (torch's SyncBatchNorm refuses the CPU)."""
+    """Batch normalisation over the samples of all workers, on any device (torch's SyncBatchNorm refuses the CPU)."""
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
+        """Take rows and feature maps alike."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Shapes: input [rows, width] -> [rows, width]."""
+        """Shapes: input [rows, C] or [B, C, H, W] -> the same."""
         if not self.training or num_workers() == 1:
             return super().forward(input)
         x = input.to(torch.promote_types(input.dtype, torch.float32))
-        count = sum_over_workers(torch.full((), float(len(x)), dtype=x.dtype, device=x.device))
-        mean = sum_over_workers(x.sum(dim=0)) / count
-        centred = x - mean
-        variance = sum_over_workers(centred.square().sum(dim=0)) / count
+        dims, shape = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
+        count = sum_over_workers(torch.full((), x.numel() / x.shape[1], dtype=x.dtype, device=x.device))
+        mean = sum_over_workers(x.sum(dim=dims)) / count
+        centred = x - mean.reshape(shape)
+        variance = sum_over_workers(centred.square().sum(dim=dims)) / count
         self._update(mean.detach(), variance.detach() * count / (count - 1))
-        return (centred * (variance + self.eps).rsqrt() * self.weight + self.bias).to(input.dtype)
+        factor = (variance + self.eps).rsqrt() * self.weight
+        return (centred * factor.reshape(shape) + self.bias.reshape(shape)).to(input.dtype)
 
     @torch.no_grad()
     def _update(self, mean: Tensor, variance: Tensor) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from model.config import ImageConfig
 from model.projector import SharedBatchNorm
-from model.workers import num_workers
 
 
 class Stem(nn.Module):
@@ -23,7 +22,8 @@ class Stem(nn.Module):
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
         self.patch_size = config.patch_size
-        self.project = _convolutions(config) if config.stem == "conv" else _patches(config)
+        project = _convolutions(config) if config.stem == "conv" else _patches(config)
+        self.project = project.to(memory_format=torch.channels_last)  # the fastest order, and that of patches
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return patch features and the grid (rows, columns) that they form.
@@ -34,7 +34,7 @@ class Stem(nn.Module):
         bottom, right = (-side % self.patch_size for side in image_BCHW.shape[-2:])
         if bottom or right:
             image_BCHW = F.pad(image_BCHW, (0, right, 0, bottom), mode="replicate")
-        features: Tensor = self.project(image_BCHW)
+        features: Tensor = self.project(image_BCHW.contiguous(memory_format=torch.channels_last))
         return features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3])
 
 
@@ -56,23 +56,9 @@ def _convolutions(config: ImageConfig) -> nn.Module:
         layers += [nn.Conv2d(width, wider, kernel_size=3, stride=stride, padding=1)]
         if step == len(widths) - 2:
             break
-        layers += [ImageBatchNorm(wider)] if config.stem_norm == "batch" else []
+        layers += [SharedBatchNorm(wider)] if config.stem_norm == "batch" else []
         layers += [nn.GELU()]
     return nn.Sequential(*layers)
-
-
-class ImageBatchNorm(SharedBatchNorm):
-    """Batch normalisation of feature maps over the positions and samples of all workers."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Shapes: input [B, C, H, W] -> [B, C, H, W]."""
-        x_BCN = input.flatten(2)
-        if self.training and num_workers() > 1:
-            rows = super().forward(x_BCN.transpose(1, 2).flatten(0, 1))
-            x_BCN = rows.reshape(len(input), -1, rows.shape[1]).transpose(1, 2)
-        else:
-            x_BCN = super().forward(x_BCN)
-        return x_BCN.reshape(input.shape)
 
 
 class Positions(nn.Module):
@@ -142,22 +128,46 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of tokens over other tokens."""
+    """Multi-head attention of tokens over other tokens.
+
+    Keys have no bias: it would move all logits of a query alike.
+    """
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.q_proj, self.k_proj, self.v_proj, self.proj = (nn.Linear(width, width) for _ in range(4))
+        self.q_proj, self.v_proj, self.proj = (nn.Linear(width, width) for _ in range(3))
+        self.k_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x_BND: Tensor, other_BMD: Tensor) -> Tensor:
         """Shapes: x_BND [B, N, D], other_BMD [B, M, D] -> [B, N, D]."""
+        num_queries = x_BND.shape[1]
+        if num_queries < other_BMD.shape[1] and num_queries * self.num_heads < x_BND.shape[2]:
+            return self.proj(self._few_queries(x_BND, other_BMD))  # type: ignore[no-any-return]
         q = _split(self.q_proj(x_BND), self.num_heads)
         k, v = (_split(proj(other_BMD), self.num_heads) for proj in (self.k_proj, self.v_proj))
         return self.proj(_merge(_attend(q, k, v)))  # type: ignore[no-any-return]
 
+    def _few_queries(self, x_BND: Tensor, other_BMD: Tensor) -> Tensor:
+        """Return the same with the projections of keys and values moved over to the queries and the result.
+
+        All being linear, q (W k) = (q W) k, and the mean of W v is W times the mean: no M x D x D product is left.
+        Letters: h head, d channel of a head, n query, c channel.
+        """
+        k_weight, v_weight = (_by_head(proj.weight, self.num_heads) for proj in (self.k_proj, self.v_proj))
+        q = torch.einsum("bhnd,hdc->bhnc", _split(self.q_proj(x_BND), self.num_heads), k_weight)
+        other = other_BMD[:, None]
+        scale = k_weight.shape[1] ** -0.5
+        mean = F.scaled_dot_product_attention(q.flatten(1, 2)[:, None], other, other, scale=scale)
+        return torch.einsum("bhnc,hdc->bnhd", mean.reshape(q.shape), v_weight).flatten(2) + self.v_proj.bias
+
 
 def _split(x_BND: Tensor, num_heads: int) -> Tensor:
     return x_BND.reshape(*x_BND.shape[:2], num_heads, -1).transpose(1, 2)
+
+
+def _by_head(weight: Tensor, num_heads: int) -> Tensor:
+    return weight.reshape(num_heads, -1, weight.shape[1])
 
 
 def _merge(heads: Tensor) -> Tensor:

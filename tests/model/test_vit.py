@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ImageConfig
-from model.vit import Attention, Block, CrossAttention, DropPath, ImageBatchNorm, Positions, Stem
+from model.vit import Attention, Block, CrossAttention, DropPath, Positions, Stem
 
 CONV = ImageConfig(image_size=32, stem="conv", patch_size=4, width=8, num_heads=2)
 
@@ -89,13 +89,6 @@ def test_each_further_layer_of_the_stem_sees_two_patches_more(layers: int, pixel
     assert image.grad is not None
     seen = image.grad.abs().sum(dim=(0, 1)) > 0
     assert (int(seen.any(0).sum()), int(seen.any(1).sum())) == (pixels, pixels)
-
-
-def test_batch_norm_of_feature_maps_equals_torchs() -> None:
-    torch.manual_seed(0)
-    ours, plain, x = ImageBatchNorm(5), nn.BatchNorm2d(5), torch.randn(3, 5, 4, 6)
-    torch.testing.assert_close(ours(x), plain(x))
-    torch.testing.assert_close(ours.eval()(x), plain.eval()(x))
 
 
 @pytest.mark.parametrize("config", [CONV, replace(CONV, stem="patch")])
