@@ -10,11 +10,10 @@ from curation.download import DownloadConfig
 from curation.pairs import PairsConfig
 from curation.parse import ParseConfig
 from curation.scenes import ScenesConfig
+from curation.scenes_drawing import GROUNDS
 from evaluation.config import Protocol
 from model import ImageConfig, LossConfig, ModelConfig, TextConfig
 from training.config import AugmentConfig, LaunchConfig, OptimConfig, PromptConfig, TrainConfig
-
-GROUNDS = ("grass", "sand", "sky", "water")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""Curation: parse, draw of partners, download, reading images by key."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import spacy
+
+from curation.captions import ingest
+from curation.download import DownloadConfig
+from curation.download import download as fetch_images
+from curation.draw import Slices, draw_uniform
+from curation.images import Samples
+from curation.parse import SPACY_MODELS, CaptionParser, installed_model
+from curation.parse import parse as parse_stage
+from curation.scenes import ScenesConfig, draw_scenes
+from curation.scenes_server import serve_scenes
+from curation.vocabulary import Vocabulary
+from tests.benchmarks.timing import median_s, row
+
+CONFIG = ScenesConfig(num_images=2000, num_held_out=1, port=8653)
+
+
+def parse(folder: Path) -> Iterator[list[str]]:
+    """Captions per second of our parser, against spaCy's whole pipeline on the same captions."""
+    draw_scenes(folder, CONFIG)
+    captions = [line.split("\t")[1] for line in (folder / "captions.tsv").read_text().splitlines()[1:1001]]
+    parser = CaptionParser(Vocabulary.load("cc4m"))
+    whole = spacy.load(installed_model(SPACY_MODELS)[0])
+    ours_s, whole_s = median_s(lambda: parser.parse(captions), lambda: list(whole.pipe(captions)), rounds=3)
+    yield row("parse captions of drawn scenes", len(captions), ours_s, "captions", "spaCy, all components", whole_s)
+
+
+def draw(folder: Path) -> Iterator[list[str]]:
+    """Images per second of the vectorised draw of 10 partners, against a plain loop doing the same draw."""
+    del folder
+    num_images, num_entities = 200_000, 73
+    rng = np.random.default_rng(0)
+    codes = np.sort(rng.integers(num_entities, size=num_images * 3 // 2))
+    rows = rng.integers(num_images, size=len(codes))
+    slices = Slices.of(codes, rows, num_entities, num_images).shared()
+    keys = np.arange(num_images, dtype=np.int64)
+    members = [slices.rows[slices.starts[e] : slices.starts[e + 1]].tolist() for e in range(num_entities)]
+    entities = [
+        slices.codes[slices.row_entries[slices.row_starts[r] : slices.row_starts[r + 1]]].tolist()
+        for r in range(num_images)
+    ]
+
+    def loop() -> None:
+        for r in range(num_images):
+            for _ in range(10) if entities[r] else ():
+                same = members[random.choice(entities[r])]
+                while random.choice(same) == r:
+                    pass
+
+    ours_s, loop_s = median_s(lambda: draw_uniform(slices, keys, keys, 10, 0), loop, rounds=3)
+    yield row("draw 10 partners each of 200,000 images", num_images, ours_s, "images", "plain loop", loop_s)
+
+
+def download(folder: Path) -> Iterator[list[str]]:
+    """Images per second from a server on loopback to verified shards, start-up included."""
+    num_images, seconds = make_images(folder)
+    yield row("download 64-px images, start-up and verification included", num_images, seconds, "images")
+
+
+def read(folder: Path) -> Iterator[list[str]]:
+    """Random reads by key per second from samples.arrow, against a folder of files."""
+    make_images(folder)
+    samples = Samples(folder / "images")
+    order = np.random.default_rng(0).permutation(len(samples)).tolist()
+    files = folder / "files"
+    files.mkdir()
+    for r in order:
+        (files / f"{samples.keys[r]}.jpg").write_bytes(samples.read(r))
+    keys = samples.keys.tolist()
+    ours_s, files_s = median_s(
+        lambda: [samples.read(samples.position(keys[r])) for r in order],
+        lambda: [(files / f"{keys[r]}.jpg").read_bytes() for r in order],
+    )
+    yield row("random reads by key, warm", len(order), ours_s, "images", "folder of files", files_s)
+
+
+def make_images(folder: Path) -> tuple[int, float]:
+    draw_scenes(folder / "scenes", CONFIG)
+    ingest(folder / "scenes" / "captions.tsv", folder)
+    parse_stage(folder)
+    with serve_scenes(folder / "scenes", CONFIG):
+        begun = time.perf_counter()
+        stored = fetch_images(folder, DownloadConfig(allow_private=True, image_size=64, shard_size=500)).rows
+    return stored, time.perf_counter() - begun
