@@ -1,9 +1,10 @@
 """The model: image encoder with grouping, text encoder, losses, weights."""
 
+from model.batch import Batch
 from model.config import ImageConfig, LossConfig, ModelConfig, TextConfig
 from model.grouping import Assignment
 from model.losses import same_set_positives
-from model.ovsegmentor import Batch, ImageFeatures, Losses, OVSegmentor, initial
+from model.ovsegmentor import ImageFeatures, Losses, OVSegmentor, initial
 from model.text import TextFeatures, Tokens, learn_wordpiece
 
 __all__ = [

@@ -20,6 +20,8 @@ class EntityCompletion(nn.Module):
     def __init__(self, image_width: int, text_width: int, num_heads: int) -> None:
         super().__init__()
         self.width = width = min(image_width, text_width)
+        if width % num_heads:
+            raise ValueError(f"completion_heads = {num_heads}: must divide {width}, the narrower encoder's width")
         self.align_image = nn.Linear(image_width, width) if image_width > width else nn.Identity()
         self.align_text = nn.Linear(text_width, width) if text_width > width else nn.Identity()
         self.norm_text = nn.LayerNorm(width)
@@ -28,10 +30,11 @@ class EntityCompletion(nn.Module):
         self.block = Block(width, num_heads)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, token_BLD: Tensor, mask_BL: Tensor, group_BGD: Tensor) -> Tensor:
+    def forward(self, token_BLD: Tensor, mask_BL: Tensor | None, group_BGD: Tensor) -> Tensor:
         """Return the feature of the missing entities.
 
-        Shapes: token_BLD [B, L, Dt], mask_BL [B, L] 1 for a token, group_BGD [B, G, Di] -> [B, D].
+        Shapes: token_BLD [B, L, Dt], mask_BL [B, L] 1 for a token (None looks at padding, too),
+        group_BGD [B, G, Di] -> [B, D].
         """
         text = self.norm_text(self.align_text(token_BLD))
         seen = self.cross(text, self.norm_image(self.align_image(group_BGD)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,8 +32,8 @@ class ImageConfig:
     """side of a patch in pixels, the stride of the stem; a power of two for `conv`"""
     width: int = 768
     """channels of patches and groups"""
-    num_heads: int = 12
-    """attention heads of the transformer blocks; must divide width"""
+    num_heads: int | tuple[int, ...] = 12
+    """attention heads, the same or one number per encoder stage; must divide width"""
     depths: tuple[int, ...] = (6, 6)
     """transformer blocks per encoder stage; 0 is allowed"""
     num_group_tokens: tuple[int, ...] = (64,)
@@ -68,8 +67,12 @@ class ImageConfig:
             f"image_size = {self.image_size}: must be a multiple of patch_size = {self.patch_size}",
         )
         _require(
-            self.num_heads >= 1 and self.width % self.num_heads == 0,
+            all(heads >= 1 and self.width % heads == 0 for heads in self.stage_heads),
             f"num_heads = {self.num_heads}: must divide width = {self.width}",
+        )
+        _require(
+            len(self.stage_heads) == len(self.depths),
+            f"num_heads = {self.num_heads}: must be one number or have as many entries as depths = {self.depths}",
         )
         _require(
             len(self.depths) == len(self.num_groups) + 1 == len(self.num_group_tokens) + 1 and len(self.depths) >= 2,
@@ -81,6 +84,11 @@ class ImageConfig:
             _require(min(getattr(self, name)) >= 1, f"{name} = {getattr(self, name)}: must be positive")
         _require(self.assign_eps > 0, f"assign_eps = {self.assign_eps}: must be positive, a group may be empty")
         _require(0 <= self.drop_path < 1, f"drop_path = {self.drop_path}: must be in [0, 1)")
+
+    @property
+    def stage_heads(self) -> tuple[int, ...]:
+        """Attention heads of each encoder stage."""
+        return (self.num_heads,) * len(self.depths) if isinstance(self.num_heads, int) else self.num_heads
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,8 @@ class ModelConfig:
     """`mlp`: two layers with batch statistics shared by all workers (the paper); `linear`: one layer"""
     projector_width: int = 4096
     """hidden channels of the `mlp` projector"""
+    completion_heads: int = 8
+    """attention heads of masked entity completion; must divide the narrower of the encoders' widths"""
 
     def __post_init__(self) -> None:
         for name in ("embedding_width", "projector_width"):
@@ -186,6 +196,4 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
 def _restore(hint: Any, value: Any) -> Any:
     if isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
         return from_dict(typing.cast("type[Any]", hint), value)
-    if isinstance(value, list) and not isinstance(hint, types.UnionType):
-        return tuple(value)
-    return value
+    return tuple(value) if isinstance(value, list) else value

@@ -6,6 +6,7 @@ Shape letters: B images, N patches (or groups of the stage before), T group toke
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,19 +56,25 @@ class Similarity(nn.Module):
         return cosine
 
 
+def gumbel_noise(logits: Tensor) -> Tensor:
+    """Return standard Gumbel noise of the shape of `logits`."""
+    return -torch.empty_like(logits).exponential_().log()
+
+
 class GroupingBlock(nn.Module):
     """Turns group tokens into queries, gives each patch to one query, and averages the patches of each group."""
 
-    def __init__(self, config: ImageConfig, num_tokens: int, num_groups: int) -> None:
+    def __init__(self, config: ImageConfig, num_tokens: int, num_groups: int, num_heads: int) -> None:
         super().__init__()
         width = config.width
         self.gumbel, self.eps = config.gumbel, config.assign_eps
+        self.noise: Callable[[Tensor], Tensor] = gumbel_noise
         self.adds_query = config.query == "residual"
         self.norm_tokens = nn.LayerNorm(width)
         self.mix_tokens = MLP(num_tokens, width // 2, num_groups)
         self.norm_queries = nn.LayerNorm(width)
         self.norm_patches = nn.LayerNorm(width)
-        self.cross = CrossBlock(width, config.num_heads)
+        self.cross = CrossBlock(width, num_heads)
         self.q_proj, self.k_proj, self.v_proj, self.proj = (nn.Linear(width, width) for _ in range(4))
         self.similarity = Similarity(config)
         self.norm_groups = nn.LayerNorm(width)
@@ -112,7 +119,7 @@ class GroupingBlock(nn.Module):
     def _harden(self, logits_BGN: Tensor) -> Tensor:
         """Return one group per patch as zeros and ones, with the gradient of the softmax (straight through)."""
         if self.training and self.gumbel:
-            logits_BGN = logits_BGN - torch.empty_like(logits_BGN).exponential_().log()
+            logits_BGN = logits_BGN + self.noise(logits_BGN)
         hard = torch.zeros_like(logits_BGN).scatter_(1, logits_BGN.argmax(dim=1, keepdim=True), 1.0)
         if not (torch.is_grad_enabled() and logits_BGN.requires_grad):
             return hard
@@ -125,13 +132,14 @@ class EncoderStage(nn.Module):
 
     def __init__(self, config: ImageConfig, index: int, drop_paths: list[float]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(config.width, config.num_heads, rate) for rate in drop_paths)
+        num_heads = config.stage_heads[index]
+        self.blocks = nn.ModuleList(Block(config.width, num_heads, rate) for rate in drop_paths)
         self.grouping: GroupingBlock | None = None
         if index < len(config.num_groups):
             num_tokens = config.num_group_tokens[index]
             self.token = nn.Parameter(torch.empty(1, num_tokens, config.width))
             nn.init.trunc_normal_(self.token, std=0.02)
-            self.grouping = GroupingBlock(config, num_tokens, config.num_groups[index])
+            self.grouping = GroupingBlock(config, num_tokens, config.num_groups[index], num_heads)
 
     def tokens(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and group tokens after the blocks."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,50 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from model import losses, weights
+from model.batch import Batch, caption_ids, check_batch, check_image
 from model.completion import EntityCompletion
 from model.config import ModelConfig
 from model.grouping import Assignment, ImageEncoder
 from model.projector import build_projector
 from model.text import TextEncoder, TextFeatures, Tokens, load_pretrained_weights, text_architecture, tokenize
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One training batch of a worker; what is None takes no part."""
-
-    image: Tensor
-    """images, float [B, 3, H, W], normalised"""
-    caption: Tokens
-    """one caption per image"""
-    question: Tokens | None = None
-    """the captions with their entities masked"""
-    answer: Tokens | None = None
-    """prompts that name the masked entities"""
-    cross_image: Tensor | None = None
-    """another image per image that shows one of its entities, float [B, 3, H, W]"""
-    cross_entity: Tokens | None = None
-    """prompts that name the shared entity"""
-    has_cross_B: Tensor | None = None
-    """false where there is no other image and cross_image and cross_entity are blanks; None: there always is"""
-    nouns: Tokens | None = None
-    """noun prompts, N in all, the same on every worker"""
-    noun_labels_BN: Tensor | None = None
-    """true where a noun prompt fits an image"""
-    positives_BB: Tensor | None = None
-    """true where a caption (columns, of all workers) has the same entity set as an image (rows)"""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Return the same batch on `device`."""
-        return self._each(lambda value: value.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Batch:
-        """Return the same batch in page-locked memory."""
-        return self._each(lambda value: value.pin_memory())
-
-    def _each(self, change: Callable[[Any], Any]) -> Batch:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in values.items()}
-        return Batch(**changed)
 
 
 @dataclass(frozen=True)
@@ -108,9 +70,7 @@ class OVSegmentor(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(config.loss.temperature)))
         self.completion: EntityCompletion | None = None
         if config.loss.entity > 0:
-            widths = (config.image.width, self.text_encoder.width)
-            heads = config.image.num_heads if widths[0] <= widths[1] else self.architecture.num_attention_heads
-            self.completion = EntityCompletion(*widths, num_heads=heads)
+            self.completion = EntityCompletion(config.image.width, self.text_encoder.width, config.completion_heads)
             self.completion_projector = build_projector(self.completion.width, config)
         self.momentum_encoder: ImageEncoder | None = None
         for module in self.modules():
@@ -142,7 +102,7 @@ class OVSegmentor(nn.Module):
         Raises:
             ValueError: another shape, or a value that is not finite.
         """
-        _check_image(image_BCHW, finite=True)
+        check_image(image_BCHW, finite=True)
         group_BGD, assignment, grid = self.image_encoder(image_BCHW)
         embedding_BE = self.image_projector(group_BGD.mean(dim=1))
         return ImageFeatures(embedding_BE, self._project_groups(group_BGD), group_BGD, assignment, grid)
@@ -157,12 +117,12 @@ class OVSegmentor(nn.Module):
 
         Shapes: image_BCHW [B, 3, H, W] -> [B, N, E], patches in reading order, not normalised.
         """
-        _check_image(image_BCHW, finite=True)
+        check_image(image_BCHW, finite=True)
         return self._project_groups(self.image_encoder.patches(image_BCHW))
 
     def losses(self, batch: Batch) -> Losses:
         """Return the losses of a batch; in training mode with dropout, noise and batch statistics."""
-        _check_batch(batch, self.config)
+        check_batch(batch, self.config)
         weight = self.config.loss
         texts = self._read(batch)
         group_BGD, assignment, _ = self.image_encoder(batch.image)
@@ -237,7 +197,7 @@ class OVSegmentor(nn.Module):
         mask_BL = nn.functional.pad(mask_BL, (0, token_BLD.shape[1] - mask_BL.shape[1]))
         found_BE = self.completion_projector(self.completion(token_BLD, mask_BL, group_BGD))
         answer_BE = self.text_projector(texts["answer"][:, 0])
-        positives_BA = losses.same_set_positives(_row_ids(batch.answer))
+        positives_BA = losses.same_set_positives(caption_ids(batch.answer))
         if batch.positives_BB is not None:
             positives_BA = positives_BA | batch.positives_BB
         return losses.contrastive(found_BE, answer_BE, scale, positives_BA)
@@ -284,44 +244,3 @@ def initial(config: ModelConfig, tokenizer: Any, seed: int) -> OVSegmentor:
         if config.text.pretrained is not None:
             load_pretrained_weights(model.text_encoder, config.text.pretrained)
     return model
-
-
-def _row_ids(tokens: Tokens) -> Tensor:
-    """Return a number per caption, the same for the same tokens whatever the padding. Shapes: -> int64 [B]."""
-    ids_BL = tokens.input_ids_BL * tokens.attention_mask_BL
-    powers = [1]
-    for _ in range(ids_BL.shape[1] - 1):
-        powers.append(powers[-1] * 1_000_003 % (2**61 - 1))
-    factors = torch.tensor(powers, device=ids_BL.device)
-    return (ids_BL * factors).sum(dim=1) & (2**63 - 1)
-
-
-def _check_image(image: Tensor, finite: bool, name: str = "image") -> None:
-    if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape or not image.is_floating_point():
-        raise ValueError(
-            f"{name}: expected normalised float images [batch, 3, height, width], found {image.dtype} "
-            f"of shape {tuple(image.shape)}"
-        )
-    if finite and not bool(image.isfinite().all()):
-        bad = [row for row, sample in enumerate(image) if not bool(sample.isfinite().all())]
-        raise ValueError(f"{name}: found NaN or infinite values in image {', '.join(map(str, bad[:8]))} of the batch")
-
-
-def _check_batch(batch: Batch, config: ModelConfig) -> None:
-    """Refuse a batch whose parts do not fit each other before anything is computed."""
-    _check_image(batch.image, finite=False)
-    size = len(batch.image)
-    for name in ("caption", "question", "answer", "cross_entity"):
-        tokens = getattr(batch, name)
-        if tokens is not None and len(tokens) != size:
-            raise ValueError(f"{name}: expected one per image, {size}, found {len(tokens)}")
-    if batch.cross_image is not None:
-        _check_image(batch.cross_image, finite=False, name="cross_image")
-        if len(batch.cross_image) != size:
-            raise ValueError(f"cross_image: expected one per image, {size}, found {len(batch.cross_image)}")
-    for pair in (("question", "answer"), ("cross_image", "cross_entity"), ("nouns", "noun_labels_BN")):
-        given = [name for name in pair if getattr(batch, name) is not None]
-        if len(given) == 1:
-            raise ValueError(f"batch: {given[0]} is given without its partner; give both of {' and '.join(pair)}")
-    if config.loss.share_positives and batch.positives_BB is None:
-        raise ValueError("batch: loss.share_positives asks for positives_BB; give it or set share_positives to false")

@@ -43,6 +43,7 @@ def paper_config() -> ModelConfig:
         text=TextConfig(width=16, num_layers=1, num_heads=2, dropout=0.0, max_length=24),
         embedding_width=12,
         projector_width=32,
+        completion_heads=2,
     )  # fmt: skip
 
 

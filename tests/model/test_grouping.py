@@ -41,7 +41,7 @@ def plain_grouping(block: GroupingBlock, patch: Tensor, token: Tensor) -> Tensor
 @pytest.mark.parametrize("config", [PAPER, SMALL])
 def test_grouping_equals_its_plain_version(config: ImageConfig) -> None:
     torch.manual_seed(0)
-    block = GroupingBlock(config, 6, 4).eval()
+    block = GroupingBlock(config, 6, 4, 2).eval()
     patch, token = torch.randn(2, 9, 12), torch.randn(2, 6, 12)
     torch.testing.assert_close(block(patch, token)[0], plain_grouping(block, patch, token))
 
@@ -49,7 +49,7 @@ def test_grouping_equals_its_plain_version(config: ImageConfig) -> None:
 @pytest.mark.parametrize("config", [PAPER, SMALL])
 def test_each_patch_alone_is_what_a_group_of_this_patch_would_be(config: ImageConfig) -> None:
     torch.manual_seed(0)
-    block = GroupingBlock(replace(config, assign_eps=1e-9), 6, 4).eval()
+    block = GroupingBlock(replace(config, assign_eps=1e-9), 6, 4, 2).eval()
     patch, token = torch.randn(1, 9, 12), torch.randn(1, 6, 12)
     with torch.no_grad():
         # All patches alike: whatever group they fall to has their common value as its mean.
@@ -76,7 +76,7 @@ def test_soft_assignments_sum_to_one_and_are_free_of_noise(config: ImageConfig) 
 
 def test_hard_assignment_passes_the_gradient_of_the_softmax() -> None:
     torch.manual_seed(0)
-    block = GroupingBlock(PAPER, 6, 4).eval()
+    block = GroupingBlock(PAPER, 6, 4, 2).eval()
     logits = torch.randn(2, 4, 9, requires_grad=True)
     weight = torch.randn(2, 4, 9)
     hard = block._harden(logits)
@@ -89,7 +89,7 @@ def test_hard_assignment_passes_the_gradient_of_the_softmax() -> None:
 
 def test_gumbel_noise_draws_groups_in_proportion_to_their_share() -> None:
     torch.manual_seed(0)
-    block = GroupingBlock(PAPER, 6, 4).train()
+    block = GroupingBlock(PAPER, 6, 4, 2).train()
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])[None, :, None].expand(1, 4, 40_000)
     drawn = block._harden(logits).mean(dim=2)[0]
     torch.testing.assert_close(drawn, logits[0, :, 0].softmax(dim=0), atol=0.01, rtol=0)
@@ -97,7 +97,7 @@ def test_gumbel_noise_draws_groups_in_proportion_to_their_share() -> None:
 
 def test_a_query_serves_the_assignment_only_when_asked() -> None:
     torch.manual_seed(0)
-    block = GroupingBlock(replace(SMALL, gumbel=False), 6, 4).eval()
+    block = GroupingBlock(replace(SMALL, gumbel=False), 6, 4, 2).eval()
     patch, token = torch.randn(1, 2, 12), torch.randn(1, 6, 12)
     groups, assignment = block(patch, token)
     # Two patches leave two of four groups empty; such a group holds nothing of its query, only the biases pass.
