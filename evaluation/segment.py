@@ -196,7 +196,10 @@ def window_slices(length: int, window: int | None, stride: int | None) -> list[s
 
 def _windows(image_BCHW: Tensor, protocol: Protocol) -> tuple[list[slice], list[slice]]:
     height, width = image_BCHW.shape[-2:]
-    return tuple(window_slices(length, protocol.window, protocol.stride) for length in (height, width))  # type: ignore[return-value]
+    return (
+        window_slices(height, protocol.window, protocol.stride),
+        window_slices(width, protocol.window, protocol.stride),
+    )
 
 
 def _nearest(windows: list[slice], like: Tensor) -> Tensor:
