@@ -80,7 +80,12 @@ def demo(seed: int = 0) -> PipelineConfig:
         model=_small_model(),
         phase1=replace(_small_phase(seed), steps=1000),
         phase2=replace(_small_phase(seed), phase=2, steps=200, optim=OptimConfig(lr=1e-4, warmup_steps=0)),
-        protocol=Protocol(background="words", background_words=GROUNDS, background_templates=("the {}.",)),
+        protocol=Protocol(
+            templates=("a photo of a {}",),  # the prompts of training, to the dot
+            background="words",
+            background_words=GROUNDS,
+            background_templates=("the {}",),
+        ),
     )
 
 
@@ -128,7 +133,7 @@ def photos(seed: int = 0) -> PipelineConfig:
             augment=AugmentConfig(kind="crop"),
             optim=OptimConfig(lr=1e-4, warmup_steps=0),
         ),
-        protocol=Protocol(shorter_side=128, window=128, stride=64),
+        protocol=Protocol(templates=("a photo of a {}",), shorter_side=128, window=128, stride=64),
     )
 
 
