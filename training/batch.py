@@ -9,6 +9,7 @@ import torch
 
 from model import Batch, LossConfig, Tokens, same_set_positives
 from training.data import Chunk, Words, seed_of
+from training.transforms import normalise
 
 Tokenize = Callable[[Sequence[str]], Tokens]
 CROSS_ENTITY = "a photo of a {}"
@@ -17,13 +18,10 @@ CROSS_ENTITY = "a photo of a {}"
 def build_batch(chunk: Chunk, prompts: Tokens | None, tokenize: Tokenize, loss: LossConfig) -> Batch:
     """Return the chunk as a batch with what the losses of positive weight need; `prompts` are those of all nouns."""
     words = chunk.words
-    batch = Batch(image=chunk.image_BCHW, caption=tokenize([word.caption for word in words]))
+    batch = Batch(image=normalise(chunk.image_BCHW), caption=tokenize([word.caption for word in words]))
     if loss.entity > 0:
-        batch = replace(
-            batch,
-            question=tokenize([word.question for word in words]),
-            answer=tokenize([word.answer for word in words]),
-        )
+        question, answer = ([getattr(word, name) for word in words] for name in ("question", "answer"))
+        batch = replace(batch, question=tokenize(question), answer=tokenize(answer))
     if prompts is not None:
         labels_BN = torch.zeros(len(words), len(prompts), dtype=torch.bool)
         for row, word in enumerate(words):
@@ -32,7 +30,7 @@ def build_batch(chunk: Chunk, prompts: Tokens | None, tokenize: Tokenize, loss: 
     if loss.mask > 0 and chunk.cross_image_BCHW is not None:
         batch = replace(
             batch,
-            cross_image=chunk.cross_image_BCHW,
+            cross_image=normalise(chunk.cross_image_BCHW),
             # A blank where there is no partner; has_cross_B keeps it out of the loss.
             cross_entity=tokenize([CROSS_ENTITY.format(word.cross_entity or "") for word in words]),
             has_cross_B=torch.tensor([word.cross_entity is not None for word in words]),

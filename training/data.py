@@ -69,7 +69,8 @@ class Words:
 class Chunk:
     """Consecutive examples of one rank.
 
-    Shapes: image_BCHW and cross_image_BCHW [B, 3, H, W]; a cross image is zeros where words have no cross_entity.
+    Shapes: image_BCHW and cross_image_BCHW [B, 3, H, W], uint8 or, by transforms that normalise, float; a cross image
+    is zeros where words have no cross_entity.
     """
 
     words: list[Words]
@@ -132,22 +133,20 @@ class TrainingSet(Dataset[Chunk]):
         for place in places:
             epoch, position = divmod(place, len(self))
             row = int(self._order(epoch)[position])
-            image_CHW = self._image(row, self._generator(epoch, row, "image"), undecodable)
+            generator = generator_of(self.config.seed, epoch, int(self.samples.keys[row]))
+            image_CHW = self._image(row, generator, undecodable)
             if image_CHW is None:
                 continue
             cross_entity = None
             if self.partners is not None:
-                cross_image_CHW, cross_entity = self._partner(self.partners, row, epoch, undecodable)
+                cross_image_CHW, cross_entity = self._partner(self.partners, row, generator, undecodable)
                 cross_images.append(torch.zeros_like(image_CHW) if cross_image_CHW is None else cross_image_CHW)
-            words.append(self._words(place, row, epoch, cross_entity))
+            words.append(self._words(place, row, generator, cross_entity))
             images.append(image_CHW)
         return Chunk(words, _stack(images), None if self.partners is None else _stack(cross_images), undecodable)
 
     def _permutation(self, epoch: int) -> NDArray[np.int32]:
         return generator_of(self.config.seed, epoch, "order").permutation(np.arange(len(self), dtype=np.int32))
-
-    def _generator(self, epoch: int, row: int, purpose: str) -> np.random.Generator:
-        return generator_of(self.config.seed, epoch, int(self.samples.keys[row]), purpose)
 
     def _image(self, row: int, generator: np.random.Generator, undecodable: dict[int, str]) -> Tensor | None:
         try:
@@ -157,18 +156,16 @@ class TrainingSet(Dataset[Chunk]):
             return None
 
     def _partner(
-        self, partners: Partners, row: int, epoch: int, undecodable: dict[int, str]
+        self, partners: Partners, row: int, generator: np.random.Generator, undecodable: dict[int, str]
     ) -> tuple[Tensor | None, str | None]:
         rows, entities = partners.of(row)
-        generator = self._generator(epoch, row, "partner")
         for choice in generator.permutation(len(rows)):
             image_CHW = self._image(int(rows[choice]), generator, undecodable)
             if image_CHW is not None:
                 return image_CHW, entities[choice]
         return None, None
 
-    def _words(self, place: int, row: int, epoch: int, cross_entity: str | None) -> Words:
-        generator = self._generator(epoch, row, "words")
+    def _words(self, place: int, row: int, generator: np.random.Generator, cross_entity: str | None) -> Words:
         captions = self.samples.captions(row)
         caption = captions[int(generator.integers(len(captions)))]
         entities = entities_of(caption.mentions)

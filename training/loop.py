@@ -107,9 +107,7 @@ class Trainer:
         self.objective: nn.Module = self.model
         if num_workers() > 1:
             # A group of its own: DDP's reductions run beside the model's gathers and must not be matched with them.
-            self.objective = DistributedDataParallel(
-                self.model, process_group=dist.new_group(), broadcast_buffers=False
-            )
+            self.objective = DistributedDataParallel(self.model, process_group=dist.new_group())
         self.nouns = NounPrompts(entities_named(samples), self.config.prompts)
         self.dataset = TrainingSet(
             samples,

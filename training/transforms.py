@@ -17,7 +17,7 @@ from torch import Tensor
 from training.config import AugmentConfig
 
 Transform = Callable[[bytes, np.random.Generator], Tensor]
-"""(JPEG bytes, generator) -> image_CHW, float32, normalised. Raises: UndecodableError."""
+"""(JPEG bytes, generator) -> image_CHW, uint8, or float32 already normalised. Raises: UndecodableError."""
 
 # Of ImageNet's channels; evaluation normalises alike.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -34,7 +34,6 @@ def build_transform(config: AugmentConfig, size: int) -> Transform:
     """Return the training transform to size x size pixels."""
     if config.kind == "deit":
         return _deit(config, size)
-    mean_C11, std_C11 = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
 
     def transform(data: bytes, generator: np.random.Generator) -> Tensor:
         image = decode(data)
@@ -45,10 +44,17 @@ def build_transform(config: AugmentConfig, size: int) -> Transform:
         pixels_HWC = np.asarray(image)
         if generator.random() < 0.5:
             pixels_HWC = pixels_HWC[:, ::-1]
-        image_CHW = torch.from_numpy(np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1)))
-        return image_CHW.float().div_(255).sub_(mean_C11).div_(std_C11)
+        return torch.from_numpy(np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1)))
 
     return transform
+
+
+def normalise(image_BCHW: Tensor) -> Tensor:
+    """Return uint8 images as floats less IMAGE_MEAN over IMAGE_STD; images that are floats already stay as they are."""
+    if image_BCHW.is_floating_point():
+        return image_BCHW
+    mean_C11, std_C11 = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    return image_BCHW.float().sub_(255 * mean_C11).div_(255 * std_C11)
 
 
 def decode(data: bytes) -> Image.Image:
