@@ -28,7 +28,6 @@ HOMES = {
     "img2dataset": ("curation/download.py", "curation/shard.py"),
     "spacy": ("curation/parse.py",),
     "faiss": ("curation/pairs.py",),
-    "duckdb": ("curation/entities.py",),
     "torch": ("model/", "training/", "evaluation/", "flows/"),
     "timm": ("model/", "training/transforms.py"),
     "transformers": ("model/",),
@@ -82,7 +81,7 @@ def test_a_library_is_imported_only_in_its_home(path: str) -> None:
 
 @pytest.mark.parametrize("module", ["training.loop", "training.data", "evaluation.evaluate", "model"])
 def test_training_and_evaluation_run_without_the_orchestration_stack(module: str) -> None:
-    absent = ("prefect", "ray", "spacy", "pydantic", "faiss", "img2dataset", "duckdb")
+    absent = ("prefect", "ray", "spacy", "pydantic", "faiss", "img2dataset")
     code = f"import sys; sys.modules.update(dict.fromkeys({absent!r})); import {module}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
