@@ -35,6 +35,10 @@ class _Server(ThreadingHTTPServer):
         """delay of /slow/ in seconds; None for a plain folder"""
         super().__init__(("127.0.0.1", port), _Handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log at debug level: a client that hangs up early is nothing to show."""
+        log.debug("request from %s ended early", client_address, exc_info=True)
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # keep-alive: every answer states its length
