@@ -4,7 +4,9 @@ from model.batch import Batch
 from model.config import ImageConfig, LossConfig, ModelConfig, TextConfig
 from model.grouping import Assignment
 from model.losses import same_set_positives
+from model.official import load_official
 from model.ovsegmentor import ImageFeatures, Losses, OVSegmentor, initial
+from model.paper import PaperSegmentor
 from model.text import TextFeatures, Tokens, learn_wordpiece
 
 __all__ = [
@@ -16,10 +18,12 @@ __all__ = [
     "Losses",
     "ModelConfig",
     "OVSegmentor",
+    "PaperSegmentor",
     "TextConfig",
     "TextFeatures",
     "Tokens",
     "initial",
     "learn_wordpiece",
+    "load_official",
     "same_set_positives",
 ]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,9 @@ class OVSegmentor(nn.Module):
 
     Source: Xu et al., CVPR 2023, arXiv 2301.09121.
     """
+
+    behaviour = "default"
+    """stored with the weights; `paper` is PaperSegmentor's"""
 
     def __init__(self, config: ModelConfig, tokenizer: Any, architecture: Any = None) -> None:
         """Build with random weights; `architecture` is a transformers config that overrules `config.text`'s sizes."""
@@ -166,7 +169,7 @@ class OVSegmentor(nn.Module):
         self.text_encoder.requires_grad_(False)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> OVSegmentor:
+    def train(self, mode: bool = True) -> Self:
         """Set training mode, but a frozen text encoder and the momentum encoder stay in eval mode: no dropout there."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.text_encoder.parameters()):

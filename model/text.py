@@ -64,6 +64,8 @@ def tokenize(tokenizer: Any, captions: Sequence[str], max_length: int) -> Tokens
     """Return the captions as tokens, cut at `max_length` and padded to the longest."""
     if isinstance(captions, str) or not captions:
         raise ValueError(f"tokenize: expected a non-empty list of captions, found {captions!r}")
+    if tokenizer is None:
+        raise ValueError("tokenize: this model was loaded without a tokenizer; set model.tokenizer")
     encoded = tokenizer(list(captions), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     return Tokens(encoded["input_ids"], encoded["attention_mask"])
 

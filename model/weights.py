@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
+TOKENIZER = "tokenizer_config.json"
 FORMAT = 1
 
 
@@ -25,11 +26,17 @@ def save(model: OVSegmentor, folder: Path, card: str) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.contiguous() for key, value in model.state_dict().items() if not key.startswith("momentum_")}
-    config = {"format": FORMAT, "model": asdict(model.config), "text_architecture": model.architecture.to_dict()}
+    config = {
+        "format": FORMAT,
+        "behaviour": model.behaviour,
+        "model": asdict(model.config),
+        "text_architecture": model.architecture.to_dict(),
+    }
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as name:
         draft = Path(name)
         save_file(state, draft / WEIGHTS)
-        model.tokenizer.save_pretrained(draft)
+        if model.tokenizer is not None:
+            model.tokenizer.save_pretrained(draft)
         (draft / CARD).write_text(card, encoding="utf-8")
         for path in sorted(draft.iterdir()):
             path.replace(folder / path.name)
@@ -53,7 +60,9 @@ def load(cls: type[OVSegmentor], folder: Path) -> OVSegmentor:
         raise ValueError(f"{folder / CONFIG}: expected an OVSegmentor of format {FORMAT}, found another model's config")
     text = stored["text_architecture"]
     architecture = AutoConfig.for_model(**text)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / TOKENIZER).is_file() else None
+    if stored["behaviour"] != cls.behaviour:
+        cls = _behaving(stored["behaviour"])
     model = cls(from_dict(ModelConfig, stored["model"]), tokenizer, architecture)
     state = load_file(folder / WEIGHTS)
     expected = model.state_dict()
@@ -63,3 +72,14 @@ def load(cls: type[OVSegmentor], folder: Path) -> OVSegmentor:
         raise ValueError(f"{folder / WEIGHTS}: {len(wrong)} weights do not fit {CONFIG}, first {', '.join(wrong[:5])}")
     model.load_state_dict(state)
     return model.eval()
+
+
+def _behaving(behaviour: str) -> type[OVSegmentor]:
+    """Return the class of a stored model: its config does not say which defects it shares with the release."""
+    from model.ovsegmentor import OVSegmentor
+    from model.paper import PaperSegmentor
+
+    known: dict[str, type[OVSegmentor]] = {kind.behaviour: kind for kind in (OVSegmentor, PaperSegmentor)}
+    if behaviour not in known:
+        raise ValueError(f"{CONFIG}: behaviour {behaviour!r} is none of {', '.join(known)}")
+    return known[behaviour]
