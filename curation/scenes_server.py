@@ -35,7 +35,7 @@ class _Server(ThreadingHTTPServer):
         """delay of /slow/ in seconds; None for a plain folder"""
         super().__init__(("127.0.0.1", port), _Handler)
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  (the base class calls it so)
         """Log at debug level: a client that hangs up early is nothing to show."""
         log.debug("request from %s ended early", client_address, exc_info=True)
 

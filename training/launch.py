@@ -86,7 +86,8 @@ def train(
 
 def _train_worker(loop_config: dict[str, Any]) -> None:
     # Ray's processes come without handlers: without this no log line would reach the driver.
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("training").setLevel(logging.INFO)
     train_here(loop_config["phase"], _report)
 
 
