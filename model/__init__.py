@@ -7,7 +7,7 @@ from model.losses import same_set_positives
 from model.official import load_official
 from model.ovsegmentor import ImageFeatures, Losses, OVSegmentor, initial
 from model.paper import PaperSegmentor
-from model.text import TextFeatures, Tokens, learn_wordpiece
+from model.text import TextFeatures, Tokens, learn_wordpiece, load_tokenizer
 
 __all__ = [
     "Assignment",
@@ -25,5 +25,6 @@ __all__ = [
     "initial",
     "learn_wordpiece",
     "load_official",
+    "load_tokenizer",
     "same_set_positives",
 ]

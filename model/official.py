@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from model.checkpoint import read_checkpoint
 from model.config import ImageConfig, LossConfig, ModelConfig, TextConfig
 from model.paper import PaperSegmentor
 
@@ -92,7 +92,7 @@ def load_official(
 def _read(checkpoint: Mapping[str, Any] | Path | str) -> dict[str, Tensor]:
     found: Any = checkpoint
     if isinstance(checkpoint, str | Path):
-        found = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        found = read_checkpoint(checkpoint)
     inner = found.get("model", found)
     state = {key.removeprefix("module."): value for key, value in inner.items() if isinstance(value, Tensor)}
     if "img_encoder.patch_embed.proj.weight" not in state:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,6 +69,13 @@ def tokenize(tokenizer: Any, captions: Sequence[str], max_length: int) -> Tokens
         raise ValueError("tokenize: this model was loaded without a tokenizer; set model.tokenizer")
     encoded = tokenizer(list(captions), padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     return Tokens(encoded["input_ids"], encoded["attention_mask"])
+
+
+def load_tokenizer(name: Path | str) -> Any:
+    """Return the tokenizer of the hub name or folder `name`."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name)
 
 
 def learn_wordpiece(captions: Iterable[str], vocabulary_size: int) -> Any:

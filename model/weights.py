@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.config import ModelConfig, from_dict
+from model.text import load_tokenizer
 
 if TYPE_CHECKING:
     from model.ovsegmentor import OVSegmentor
@@ -51,7 +52,7 @@ def load(cls: type[OVSegmentor], folder: Path) -> OVSegmentor:
         ValueError: no model folder, or weights that do not fit its config.
     """
     from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise ValueError(f"{folder}: expected {CONFIG} and {WEIGHTS} as save_pretrained writes them, found no model")
@@ -60,7 +61,7 @@ def load(cls: type[OVSegmentor], folder: Path) -> OVSegmentor:
         raise ValueError(f"{folder / CONFIG}: expected an OVSegmentor of format {FORMAT}, found another model's config")
     text = stored["text_architecture"]
     architecture = AutoConfig.for_model(**text)
-    tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / TOKENIZER).is_file() else None
+    tokenizer = load_tokenizer(folder) if (folder / TOKENIZER).is_file() else None
     if stored["behaviour"] != cls.behaviour:
         cls = _behaving(stored["behaviour"])
     model = cls(from_dict(ModelConfig, stored["model"]), tokenizer, architecture)

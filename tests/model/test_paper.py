@@ -278,7 +278,7 @@ def test_the_forms_of_released_checkpoints_are_the_same_model(tmp_path: Path) ->
     other = dict(state)
     other["img_encoder.pos_embed"] = other["img_encoder.pos_embed"][None]
     other["text_encoder.transformer.embeddings.position_ids"] = torch.arange(128)[None]
-    torch.save({"model": other, "epoch": 3}, tmp_path / "checkpoint.pth")
+    torch.save({"model": other, "epoch": 3, "max_accuracy": np.float64(52.1)}, tmp_path / "checkpoint.pth")
     one = load_official(state, config["what"]["model"], text).state_dict()
     two = load_official(tmp_path / "checkpoint.pth", config["what"]["model"], text).state_dict()
     assert one.keys() == two.keys()
