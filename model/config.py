@@ -27,7 +27,7 @@ class ImageConfig:
     stem_layers: int = 1
     """`conv`: convolutions at the patches' resolution; each further one sees 2 patches more"""
     stem_norm: Literal["none", "batch"] = "none"
-    """`conv`: `batch` normalises each convolution but the last by the joint batch of all workers"""
+    """`conv`: `batch` normalises each convolution by the joint batch of all workers"""
     patch_size: int = 16
     """side of a patch in pixels, the stride of the stem; a power of two for `conv`"""
     width: int = 768

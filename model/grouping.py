@@ -138,7 +138,8 @@ class EncoderStage(nn.Module):
         if index < len(config.num_groups):
             num_tokens = config.num_group_tokens[index]
             self.token = nn.Parameter(torch.empty(1, num_tokens, config.width))
-            nn.init.trunc_normal_(self.token, std=0.02)
+            # Without blocks the tokens go straight into a norm: at 0.02 one step of Adam would turn them by a tenth.
+            nn.init.trunc_normal_(self.token, std=0.02 if len(self.blocks) else 1.0)
             self.grouping = GroupingBlock(config, num_tokens, config.num_groups[index], num_heads)
 
     def tokens(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def _patches(config: ImageConfig) -> nn.Module:
 def _convolutions(config: ImageConfig) -> nn.Module:
     """Return one 3x3 convolution of stride 2 per halving, doubling the width, and `stem_layers` of stride 1.
 
-    The last one is linear.
+    A linear layer per patch ends the stem.
     """
     halvings = config.patch_size.bit_length() - 1
     widths = [3, *(config.width >> (halvings - 1 - step) for step in range(halvings))]
@@ -54,11 +54,9 @@ def _convolutions(config: ImageConfig) -> nn.Module:
     for step, (width, wider) in enumerate(pairwise(widths)):
         stride = 2 if step < halvings else 1
         layers += [nn.Conv2d(width, wider, kernel_size=3, stride=stride, padding=1)]
-        if step == len(widths) - 2:
-            break
         layers += [SharedBatchNorm(wider)] if config.stem_norm == "batch" else []
         layers += [nn.GELU()]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers, nn.Conv2d(config.width, config.width, kernel_size=1))
 
 
 class Positions(nn.Module):
