@@ -21,7 +21,15 @@ from model.completion import EntityCompletion
 from model.config import ModelConfig
 from model.grouping import Assignment, ImageEncoder
 from model.projector import build_projector
-from model.text import TextEncoder, TextFeatures, Tokens, load_pretrained_weights, text_architecture, tokenize
+from model.text import (
+    EncodedCaptions,
+    TextEncoder,
+    TextFeatures,
+    Tokens,
+    load_pretrained_weights,
+    text_architecture,
+    tokenize,
+)
 
 
 @dataclass(frozen=True)
@@ -131,16 +139,16 @@ class OVSegmentor(nn.Module):
         group_BGD, assignment, _ = self.image_encoder(batch.image)
         image_BE = self.image_projector(group_BGD.mean(dim=1))
         scale = self.scale()
-        caption_BE = self.text_projector(texts["caption"][:, 0])
+        caption_BE = self.text_projector(texts["caption"].first_BD)
         contrastive = losses.contrastive(image_BE, caption_BE, scale, batch.positives_BB)
         entity = mask = nouns = None
         if "question" in texts:
             entity = self._entity_loss(batch, texts, group_BGD, scale)
         if "cross_entity" in texts:
-            mask = self._mask_loss(batch, texts["cross_entity"], group_BGD, assignment)
+            mask = self._mask_loss(batch, texts["cross_entity"].first_BD, group_BGD, assignment)
         if "nouns" in texts:
             assert batch.noun_labels_BN is not None
-            prompt_NE = self.text_projector(texts["nouns"][:, 0])
+            prompt_NE = self.text_projector(texts["nouns"].first_BD)
             fits = image_BE if weight.noun_pooling == "image" else self._project_groups(group_BGD)
             nouns = losses.multi_label_contrastive(fits, prompt_NE, batch.noun_labels_BN, scale)
         parts = ((1.0, contrastive), (weight.entity, entity), (weight.mask, mask), (weight.nouns, nouns))
@@ -178,8 +186,8 @@ class OVSegmentor(nn.Module):
             self.momentum_encoder.eval()
         return self
 
-    def _read(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the tokens after the text encoder of all texts that a loss needs, from one pass."""
+    def _read(self, batch: Batch) -> dict[str, EncodedCaptions]:
+        """Return all texts that a loss needs after the text encoder."""
         weight = self.config.loss
         wanted = {
             "caption": batch.caption,
@@ -191,21 +199,20 @@ class OVSegmentor(nn.Module):
         parts = {name: tokens for name, tokens in wanted.items() if tokens is not None}
         return dict(zip(parts, self.text_encoder.together(list(parts.values())), strict=True))
 
-    def _entity_loss(self, batch: Batch, texts: dict[str, Tensor], group_BGD: Tensor, scale: Tensor) -> Tensor:
+    def _entity_loss(self, batch: Batch, texts: dict[str, EncodedCaptions], group_BGD: Tensor, scale: Tensor) -> Tensor:
         assert self.completion is not None
         assert batch.question is not None
         assert batch.answer is not None
-        token_BLD = texts["question"]
-        mask_BL = batch.question.attention_mask_BL[:, : token_BLD.shape[1]]
-        mask_BL = nn.functional.pad(mask_BL, (0, token_BLD.shape[1] - mask_BL.shape[1]))
-        found_BE = self.completion_projector(self.completion(token_BLD, mask_BL, group_BGD))
-        answer_BE = self.text_projector(texts["answer"][:, 0])
+        question = texts["question"]
+        mask_BL = batch.question.attention_mask_BL[:, : question.length]
+        found_BE = self.completion_projector(self.completion(question.token_BLD, mask_BL, group_BGD))
+        answer_BE = self.text_projector(texts["answer"].first_BD)
         positives_BA = losses.same_set_positives(caption_ids(batch.answer))
         if batch.positives_BB is not None:
             positives_BA = positives_BA | batch.positives_BB
         return losses.contrastive(found_BE, answer_BE, scale, positives_BA)
 
-    def _mask_loss(self, batch: Batch, entity_BLD: Tensor, group_BGD: Tensor, assignment: Assignment) -> Tensor:
+    def _mask_loss(self, batch: Batch, entity_BD: Tensor, group_BGD: Tensor, assignment: Assignment) -> Tensor:
         if self.momentum_encoder is None:
             raise ValueError(
                 "losses: the batch has a cross_image but there is no momentum encoder; call start_momentum"
@@ -213,7 +220,7 @@ class OVSegmentor(nn.Module):
         assert batch.cross_image is not None
         with torch.no_grad():
             cross = self.momentum_encoder.assign(batch.cross_image)
-            entity_BE = self._frozen(self.text_projector, entity_BLD[:, 0])
+            entity_BE = self._frozen(self.text_projector, entity_BD)
             affinity_BG = (self._project_groups(group_BGD) @ entity_BE[..., None])[..., 0]
         prediction_BGP = self.image_encoder.similarity(assignment.query_BGD, cross.key_BND)
         weight = self.config.loss

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from model.config import TextConfig
 
+PASS_COST = 512
+"""padding, in tokens, that is worth another pass through the encoder"""
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -153,22 +156,73 @@ class TextEncoder(nn.Module):
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def together(self, parts: Sequence[Tokens]) -> list[Tensor]:
-        """Return the tokens of each part from one pass over all of them.
+    def together(self, parts: Sequence[Tokens]) -> list[EncodedCaptions]:
+        """Return all parts encoded, captions of like length in one pass whatever part they are of.
 
-        Shapes: parts of [B_i, L_i] -> [B_i, L] each, where L is the longest caption of all.
+        Shapes: parts of [B_i, L_i], padded at their ends.
         """
-        length = max(int(part.attention_mask_BL.sum(dim=1).max()) for part in parts)
-        joint = Tokens(
-            torch.cat([_fit(part.input_ids_BL, length) for part in parts]),
-            torch.cat([_fit(part.attention_mask_BL, length) for part in parts]),
-        )
-        return list(self(joint).split([len(part) for part in parts]))
+        length_B = torch.cat([part.attention_mask_BL.sum(dim=1) for part in parts])
+        lengths = length_B.tolist()
+        ids_BL = _stack([part.input_ids_BL for part in parts], max(lengths))
+        mask_BL = _stack([part.attention_mask_BL for part in parts], max(lengths))
+        start_B, flat = torch.empty_like(length_B), []
+        shorter, total = -1, 0
+        for longest in paddings(lengths):
+            rows = ((length_B > shorter) & (length_B <= longest)).nonzero()[:, 0]
+            flat.append(self(Tokens(ids_BL[rows, :longest], mask_BL[rows, :longest])).flatten(0, 1))
+            start_B[rows] = total + longest * torch.arange(len(rows), device=rows.device)
+            shorter, total = longest, total + longest * len(rows)
+        sizes = [len(part) for part in parts]
+        flat_TD = torch.cat(flat) if len(flat) > 1 else flat[0]
+        return [
+            EncodedCaptions(flat_TD, starts, max(own.tolist()))
+            for starts, own in zip(torch.split(start_B, sizes), torch.split(length_B, sizes), strict=True)
+        ]
 
 
-def _fit(x_BL: Tensor, length: int) -> Tensor:
-    """Return the rows cut or filled with zeros to `length`; what is cut or filled is padding."""
-    return F.pad(x_BL, (0, length - x_BL.shape[1]))
+@dataclass(frozen=True)
+class EncodedCaptions:
+    """Captions after the encoder; their tokens lie end to end with those of others."""
+
+    flat_TD: Tensor
+    """tokens of all captions that were encoded together"""
+    start_B: Tensor
+    """position of each caption's first token"""
+    length: int
+    """tokens of the longest caption"""
+
+    @property
+    def first_BD(self) -> Tensor:  # noqa: N802
+        """The first token of each caption, which stands for it."""
+        return self.flat_TD.index_select(0, self.start_B)
+
+    @property
+    def token_BLD(self) -> Tensor:  # noqa: N802
+        """All tokens; what lies beyond a caption's end is of no meaning and must be masked."""
+        position_BL = self.start_B[:, None] + torch.arange(self.length, device=self.start_B.device)
+        rows = self.flat_TD.index_select(0, position_BL.clamp(max=len(self.flat_TD) - 1).flatten())
+        return rows.reshape(*position_BL.shape, -1)
+
+
+def paddings(lengths: Sequence[int]) -> list[int]:
+    """Return the lengths, ascending, to which captions are padded so that all passes together cost least.
+
+    A caption is padded to the first that is not shorter. A pass costs its rows times its padded length, and PASS_COST.
+    """
+    counts = sorted(Counter(lengths).items())
+    best: list[tuple[int, list[int]]] = [(0, [])]
+    for end in range(1, len(counts) + 1):
+        longest, rows, options = counts[end - 1][0], 0, []
+        for start in reversed(range(end)):
+            rows += counts[start][1]
+            options.append((best[start][0] + rows * longest + PASS_COST, [*best[start][1], longest]))
+        best.append(min(options))
+    return best[-1][1]
+
+
+def _stack(parts: Sequence[Tensor], length: int) -> Tensor:
+    """Return the rows of all parts, cut or filled to `length`; what is cut or filled is padding."""
+    return torch.cat([F.pad(part, (0, length - part.shape[1])) for part in parts])
 
 
 def load_pretrained_weights(encoder: TextEncoder, name: str) -> None:

@@ -2,19 +2,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import BertConfig, BertModel
 
+from model import text
 from model.config import TextConfig
 from model.text import (
     TextEncoder,
     Tokens,
     learn_wordpiece,
     load_pretrained_weights,
+    paddings,
     text_architecture,
     tokenize,
 )
@@ -87,21 +93,46 @@ def test_padding_changes_no_token(tokenizer: Any) -> None:
     torch.testing.assert_close(model(both)[:1, :length], model(short))
 
 
-def test_one_pass_over_all_parts_equals_a_pass_for_each(tokenizer: Any) -> None:
+@pytest.mark.parametrize("pass_cost", [0, 10, 10_000])
+def test_encoding_parts_together_equals_one_caption_at_a_time(
+    tokenizer: Any, pass_cost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "PASS_COST", pass_cost)
     model = encoder(tokenizer)
-    lists = [["a cat", "a dog on the sofa"], ["people"], ["a cat on the grass near the red water"]]
+    lists = [["a cat", "a dog on the sofa"], ["people"], ["a cat on the grass near the red water", "a bird"]]
     # The second part carries padding that no caption needs.
     parts = [tokenize(tokenizer, captions, 20) for captions in lists]
-    parts[1] = Tokens(
-        *(torch.nn.functional.pad(x, (0, 30)) for x in (parts[1].input_ids_BL, parts[1].attention_mask_BL))
-    )
-    together = model.together(parts)
-    longest = max(int(part.attention_mask_BL.sum(dim=1).max()) for part in parts)
-    for part, found in zip(parts, together, strict=True):
-        assert found.shape[1] == longest
-        alone, mask = model(part), part.attention_mask_BL.bool()
-        torch.testing.assert_close(found[mask[:, :longest].nonzero(as_tuple=True)] if mask.shape[1] >= longest
-                                   else found[:, : mask.shape[1]][mask], alone[mask])  # fmt: skip
+    parts[1] = Tokens(*(F.pad(x, (0, 30)) for x in (parts[1].input_ids_BL, parts[1].attention_mask_BL)))
+    found = model.together(parts)
+    alone = [model(tokenize(tokenizer, [caption], 20))[0] for captions in lists for caption in captions]
+    weight = torch.randn(100, 16)
+    gradients = []
+    for tokens in ([row for part in found for row in part.token_BLD], alone):
+        total = sum((row[: len(one)] * weight[: len(one)]).sum() for row, one in zip(tokens, alone, strict=True))
+        gradients.append(torch.autograd.grad(total, list(model.parameters()), retain_graph=True))
+    rows = iter(alone)
+    for part, captions in zip(found, lists, strict=True):
+        assert part.token_BLD.shape[1] == part.length
+        for first, row in zip(part.first_BD, part.token_BLD[: len(captions)], strict=True):
+            one = next(rows)
+            torch.testing.assert_close(row[: len(one)], one)
+            assert torch.equal(first, row[0])
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(2, 9), min_size=1, max_size=12), st.integers(0, 20))
+def test_no_other_paddings_cost_less(lengths: list[int], pass_cost: int) -> None:
+    def cost(bounds: tuple[int, ...]) -> int:
+        return sum(min(b for b in bounds if b >= length) for length in lengths) + pass_cost * len(bounds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "PASS_COST", pass_cost)
+        found = paddings(lengths)
+    assert found == sorted(found)
+    shorter = sorted(set(lengths) - {max(lengths)})
+    choices = [(*some, max(lengths)) for size in range(len(shorter) + 1) for some in combinations(shorter, size)]
+    assert cost(tuple(found)) == min(cost(choice) for choice in choices)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
