@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -223,7 +223,7 @@ def read_chunks(
             pending = rest if len(rest) else None
 
 
-def prefetched(source: Iterator[T], depth: int = 2) -> Iterator[T]:
+def prefetched(source: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """Yield what `source` yields, drawn by a thread that runs at most `depth` ahead; its exceptions come through."""
     ready: queue.Queue[T | BaseException] = queue.Queue(depth)
     stopped = threading.Event()

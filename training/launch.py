@@ -65,7 +65,7 @@ def train(
             use_gpu=config.launch.use_gpu,
             resources_per_worker=_resources(config.launch),
         ),
-        run_config=ray.train.RunConfig(
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg] # mypy sees the class of the older API
             # A new name at each start: Ray must not restore a state of its own, our checkpoints are the truth.
             name=f"{phase.run_dir.name}-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}",
             storage_path=str(phase.run_dir / "ray"),
@@ -85,16 +85,18 @@ def train(
 
 
 def _train_worker(loop_config: dict[str, Any]) -> None:
-    # Ray's processes come without handlers: without this no log line would reach the driver.
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("training").setLevel(logging.INFO)
+    # Ray's processes come without handlers; only our own lines go to the driver, not Ray's at each report.
+    training_logger = logging.getLogger("training")
+    training_logger.addHandler(logging.StreamHandler())
+    training_logger.setLevel(logging.INFO)
+    training_logger.propagate = False
     train_here(loop_config["phase"], _report)
 
 
-def _report(line: dict[str, Any], checkpoint: Path | None) -> None:
+def _report(line: dict[str, Any], checkpoint: Path) -> None:
     """Give metrics to Ray, and a pointer to our checkpoint, so that its bytes are not copied."""
-    if checkpoint is None or ray.train.get_context().get_world_rank() != 0:
-        ray.train.report(line)
+    if ray.train.get_context().get_world_rank() != 0:
+        ray.train.report(line)  # Ray wants a report from every worker
         return
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoint.json").write_text(json.dumps({"path": str(checkpoint)}))

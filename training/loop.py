@@ -33,8 +33,8 @@ from training.record import run_record
 from training.transforms import build_transform
 from training.workers import from_all, mean_losses, wait_for_all
 
-Report = Callable[[dict[str, Any], Path | None], None]
-"""Called on every worker at the same steps: the step's metrics, and the checkpoint when one was just written."""
+Report = Callable[[dict[str, Any], Path], None]
+"""Called on every worker after each checkpoint, with the step's metrics and the checkpoint's folder."""
 
 
 def train_here(phase: Phase, report: Report | None = None) -> Path:
@@ -68,13 +68,12 @@ def _train(trainer: Trainer, report: Report | None) -> None:
             line = trainer.step(batches)
             if metrics is not None:
                 metrics.write(line)
-            checkpoint = None
             if progress.step % config.checkpoint_every == 0 or progress.step == config.steps:
                 if metrics is not None:
                     metrics.sync()
                 checkpoint = trainer.save()
-            if report is not None and (checkpoint is not None or progress.step % config.log_every == 0):
-                report(line, checkpoint)
+                if report is not None:
+                    report(line, checkpoint)
     trainer.finish()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +58,11 @@ def write_data(folder: Path, count: int = 48, broken: Sequence[int] = ()) -> Pat
             captions = [caption(entity, ground) for ground in ("grass", "sand")[: 1 + row % 2]]
             rows.append(dict(zip(SAMPLES.names, (key, 0, offset, len(data), SIZE, SIZE, captions), strict=True)))
     write_samples(folder / "images", [pa.Table.from_pylist(rows, SAMPLES)], digest=f"test-{count}")
-    partners = [[(row + 4 * k) % count for k in (1, 2)] for row in range(count)]
-    codes = [[row % len(names)] * 2 for row in range(count)]
-    (folder / "pairs").mkdir()
-    arrays = np.array(partners, dtype=np.int32), np.array(codes, dtype=np.int32)
-    write_partners(folder / "pairs", [arrays], names, f"test-{count}")
+    if count:
+        partners = np.array([[(row + 4 * k) % count for k in (1, 2)] for row in range(count)], dtype=np.int32)
+        codes = np.array([[row % len(names)] * 2 for row in range(count)], dtype=np.int32)
+        (folder / "pairs").mkdir()
+        write_partners(folder / "pairs", [(partners, codes)], names, f"test-{count}")
     return folder
 
 
@@ -100,6 +102,41 @@ def tiny_config(**changes: object) -> TrainConfig:
         log_every=2,
     )
     return replace(replace(config, launch=replace(config.launch, threads=1)), **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(name="tiny_config", scope="session")
+def tiny_config_fixture() -> Callable[..., TrainConfig]:
+    """Return the function that makes a config of a few steps, with changes."""
+    return tiny_config
+
+
+@pytest.fixture(name="tiny_model", scope="session")
+def tiny_model_fixture() -> ModelConfig:
+    """Return a model of all parts and of seconds."""
+    return tiny_model()
+
+
+@pytest.fixture(name="write_data", scope="session")
+def write_data_fixture() -> Callable[..., Path]:
+    """Return the function that writes a data folder."""
+    return write_data
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., BaseProcess]:
+    """Return a function that runs code in a process of its own, with names given to it.
+
+    The processes fork from one that has imported training but has not run anything: torch's threads survive no fork.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.loop"])
+
+    def start_process(code: str, **names: object) -> BaseProcess:
+        process = context.Process(target=exec, args=(code, names), daemon=True)
+        process.start()
+        return process
+
+    return start_process
 
 
 @pytest.fixture(scope="session")
