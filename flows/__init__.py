@@ -10,7 +10,7 @@ for _name, _value in {
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray Train's workers report on stdout through Ray; its own progress table would bury our lines.
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    # Ray starts workers at niceness 15; ours are the work that the machine is there for.
+    "RAY_worker_niceness": "0",
 }.items():
     os.environ.setdefault(_name, _value)

@@ -9,10 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import AutoTokenizer
 
 from curation.images import Samples
-from model import ModelConfig, OVSegmentor, initial, learn_wordpiece
+from model import ModelConfig, OVSegmentor, initial, learn_wordpiece, load_tokenizer
 from model.workers import worker_rank
 from training.config import TrainConfig
 from training.phase import Phase
@@ -29,11 +28,11 @@ def start_model(phase: Phase, samples: Samples) -> OVSegmentor:
     if phase.init_from is not None:
         return continue_model(phase.init_from, model)
     if model.text.pretrained is not None:
-        return initial(model, AutoTokenizer.from_pretrained(model.text.pretrained), config.seed)
+        return initial(model, load_tokenizer(model.text.pretrained), config.seed)
     if worker_rank() == 0:
         learn_tokenizer(samples, phase.run_dir, config)
     wait_for_all()
-    return initial(model, AutoTokenizer.from_pretrained(phase.run_dir / TOKENIZER), config.seed)
+    return initial(model, load_tokenizer(phase.run_dir / TOKENIZER), config.seed)
 
 
 def continue_model(folder: Path, model: ModelConfig) -> OVSegmentor:
