@@ -124,7 +124,7 @@ def photos(seed: int = 0) -> PipelineConfig:
         benchmark_root="VOC2012",
         download=DownloadConfig(allow_private=True, image_size=128, shard_size=250),
         pairs=PairsConfig(seed=seed),
-        model=_small_model(),
+        model=_small_model(image_size=112, patch_size=8),
         phase1=replace(_small_phase(seed), steps=300, augment=AugmentConfig(kind="crop")),
         phase2=replace(
             _small_phase(seed),
@@ -133,7 +133,7 @@ def photos(seed: int = 0) -> PipelineConfig:
             augment=AugmentConfig(kind="crop"),
             optim=OptimConfig(lr=1e-4, warmup_steps=0),
         ),
-        protocol=Protocol(templates=("a photo of a {}",), shorter_side=128, window=128, stride=64),
+        protocol=Protocol(templates=("a photo of a {}",), shorter_side=128, window=112, stride=56),
     )
 
 
@@ -147,15 +147,15 @@ def get_recipe(name: str, seed: int = 0) -> PipelineConfig:
     return RECIPES[name](seed)
 
 
-def _small_model() -> ModelConfig:
+def _small_model(image_size: int = 64, patch_size: int = 4) -> ModelConfig:
     """The smallest config with which masks were seen to emerge from captions on two CPU cores."""
     return ModelConfig(
         image=ImageConfig(
-            image_size=64,
+            image_size=image_size,
             stem="conv",
             stem_layers=2,
             stem_norm="batch",
-            patch_size=4,
+            patch_size=patch_size,
             width=96,
             num_heads=4,
             depths=(0, 0),

@@ -129,7 +129,7 @@ def start() -> Callable[..., BaseProcess]:
     The processes fork from one that has imported training but has not run anything: torch's threads survive no fork.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.loop"])
+    context.set_forkserver_preload(["training.loop", "transformers.models.bert.modeling_bert"])
 
     def start_process(code: str, **names: object) -> BaseProcess:
         process = context.Process(target=exec, args=(code, names), daemon=True)
