@@ -262,7 +262,7 @@ def _places(first: int, size: int, step: int) -> Iterator[list[int]]:
 
 
 def _stack(images: list[Tensor]) -> Tensor:
-    return torch.stack(images) if images else torch.empty(0)
+    return torch.stack(images) if images else torch.empty(0, dtype=torch.uint8)  # joins bytes and floats alike
 
 
 def _unchanged(chunk: Any) -> Any:  # DataLoader wants a list; the dataset gives a chunk already

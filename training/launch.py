@@ -85,7 +85,8 @@ def train(
 
 
 def _train_worker(loop_config: dict[str, Any]) -> None:
-    # Ray's processes come without handlers; only our own lines go to the driver, not Ray's at each report.
+    # Only our own lines go to the driver. Ray tells each report at INFO by a logger that its LoggingConfig misses.
+    logging.getLogger().setLevel(logging.WARNING)
     training_logger = logging.getLogger("training")
     training_logger.addHandler(logging.StreamHandler())
     training_logger.setLevel(logging.INFO)

@@ -57,10 +57,3 @@ def test_another_model_is_refused(data_dir: Path, tmp_path: Path, tiny_model: Mo
         continue_model(tmp_path / "model", replace(tiny_model, embedding_width=8))
     with pytest.raises(ValueError, match=r"keep loss\.entity on or off in both phases"):
         continue_model(tmp_path / "model", replace(tiny_model, loss=LossConfig(entity=0.0)))
-
-
-def test_phases_ask_for_what_they_start_from(data_dir: Path, tiny_model: ModelConfig, tiny_config: Make) -> None:
-    with pytest.raises(ValueError, match="phase 2 starts from phase 1's model: give its folder as init_from"):
-        Phase(data_dir, data_dir, tiny_model, tiny_config(phase=2))
-    with pytest.raises(ValueError, match="phase 1 starts from nothing"):
-        Phase(data_dir, data_dir, tiny_model, tiny_config(), data_dir)

@@ -108,6 +108,16 @@ def test_undecodable_images_are_left_out_and_counted_with_their_key(
     assert words[46].place >= 48
 
 
+def test_a_batch_whose_images_are_all_undecodable_is_filled_by_the_next(
+    tmp_path: Path, tiny_config: Make, write_data: Callable[..., Path]
+) -> None:
+    dataset = training_set(write_data(tmp_path / "data", broken=(3, 20)), tiny_config(max_undecodable_rate=0.1))
+    plain, single = read(dataset, 5), read(dataset, 40, size=1)
+    assert [word for chunk in plain for word in chunk.words] == [word for chunk in single for word in chunk.words]
+    assert torch.equal(torch.cat([c.image_BCHW for c in plain]), torch.cat([c.image_BCHW for c in single]))
+    assert {chunk.image_BCHW.dtype for chunk in single} == {torch.uint8}
+
+
 def test_an_undecodable_partner_gives_way_to_another_or_to_none(
     tmp_path: Path, tiny_config: Make, write_data: Callable[..., Path]
 ) -> None:
