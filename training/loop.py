@@ -128,7 +128,7 @@ class Trainer:
     def step(self, batches: Iterator[tuple[Chunk, Batch]]) -> dict[str, Any]:
         """Take one optimiser step on the next batch; return its line of metrics.
 
-        Raises: FloatingPointError when loss or gradient is not finite; no weight has changed then.
+        Raises: FloatingPointError when loss or gradient is not finite; no checkpoint knows of such a step.
         """
         progress, config = self.progress, self.config
         started = time.monotonic()
@@ -137,18 +137,20 @@ class Trainer:
         batch = batch.to(self.device)
         if self.phase.model.loss.share_positives:
             batch = with_positives(batch, chunk.words)
+        keys = ", ".join(str(word.key) for word in chunk.words)
+        where = f"step {progress.step + 1}, keys of worker {worker_rank()}: {keys}"
         torch.manual_seed(seed_of(config.seed, config.phase, progress.step, worker_rank(), "noise"))
-        losses: Losses = self.objective(batch)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        try:
+            losses: Losses = self.objective(batch)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+        except Exception as error:
+            error.add_note(where)
+            raise
         lr = learning_rate(progress.step, config.steps, config.optim)
         norm = float(apply_gradients(self.optimizer, lr, config.optim.clip_norm))
         values = mean_losses(losses)
         if not math.isfinite(norm) or not math.isfinite(values["total"] or 0.0):
-            keys = ", ".join(str(word.key) for word in chunk.words)
-            raise FloatingPointError(
-                f"step {progress.step + 1}: losses {values}, gradient norm {norm}; no weight was changed by it; "
-                f"keys of worker {worker_rank()}: {keys}"
-            )
+            raise FloatingPointError(f"losses {values} with gradient norm {norm} at {where}")
         if config.phase == 2:
             self.model.update_momentum(config.momentum)
         step_s = time.monotonic() - started
