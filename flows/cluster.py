@@ -65,13 +65,25 @@ def ray_cluster() -> Iterator[None]:
     local = "RAY_ADDRESS" not in os.environ
     # Loopback only. 300 MB of object store is plenty: images and weights travel by disk, not through Ray.
     options: dict[str, Any] = {"object_store_memory": 300_000_000, "_node_ip_address": "127.0.0.1"} if local else {}
-    context = ray.init(configure_logging=False, **options)
+    context = _start_ray(options)
     if context.dashboard_url:
         logger.info("Ray dashboard http://%s (its token: `ray get-auth-token`)", context.dashboard_url)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_ray(options: dict[str, Any], tries: int = 3) -> Any:
+    for left in reversed(range(tries)):
+        try:
+            return ray.init(configure_logging=False, **options)
+        except Exception as error:  # Ray raises no narrower type when a busy machine keeps it waiting for 30 s
+            if "timed out during startup" not in str(error) or not left:
+                raise
+            logger.warning("Ray did not start within its 30 s, %d more tries", left)
+            ray.shutdown()
+    raise AssertionError("the last try returns or raises")
 
 
 def _free_port(wanted: int) -> int:

@@ -51,7 +51,7 @@ def kill_when(run: subprocess.Popen[str], seen: Callable[[], object], within_s: 
         assert run.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, "the run did not come so far in time"
         descendants |= set(psutil.Process(run.pid).children(recursive=True))
-        time.sleep(0.02)
+        time.sleep(0.2)
     run.send_signal(signal.SIGKILL)
     run.wait()
     _, alive = psutil.wait_procs(descendants, timeout=15)
