@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import xxhash
 
 from curation.datacard import write_datacard
-from curation.manifest import Manifest, Part, close_stage, file_digest, finished_part, open_stage, replacing, write_part
+from curation.manifest import Manifest, Part, close_stage, finished_part, open_stage, replacing, write_part
 from curation.progress import Progress
-from curation.schema import CAPTIONS, REFUSED, image_key, part_name
+from curation.schema import CAPTIONS, REFUSED, file_digest, image_key, part_name
 from curation.table import EXPECTED_COLUMNS, Layout, Refusal, Row, names_captions, read_batches, read_layout, read_rows
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from curation.schema import SCHEMA_VERSION
+from curation.schema import SCHEMA_VERSION, file_digest
 
 MANIFEST = "manifest.json"
 STARTED = "started.json"
@@ -153,15 +153,6 @@ def finished_part(folder: Path, name: str) -> Part | None:
     if not (marker.exists() and (folder / name).exists()):
         return None
     return Part(**json.loads(marker.read_text()))
-
-
-def file_digest(path: Path) -> str:
-    """Return the xxh3-128 of a file's bytes, hexadecimal."""
-    state = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            state.update(block)
-    return state.hexdigest()
 
 
 @contextmanager

@@ -1,6 +1,8 @@
-"""Column types of every table that stages hand to each other, and the key that joins them."""
+"""Column types of every table that stages hand to each other, the key that joins them, the digest that tells files."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pyarrow as pa
 import xxhash
@@ -53,6 +55,15 @@ PAIRS = pa.schema([("key", pa.int64()), ("pair_key", pa.int64()), ("entity", pa.
 def image_key(address: str) -> int:
     """Return the 63-bit key of an image: its URL, or its path relative to the image root, hashed by xxh3-64."""
     return xxhash.xxh3_64_intdigest(address.encode()) >> 1
+
+
+def file_digest(path: Path) -> str:
+    """Return the xxh3-128 of a file's bytes, hexadecimal."""
+    state = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
 
 
 def part_name(part: int) -> str:

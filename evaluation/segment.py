@@ -16,11 +16,9 @@ from torch.nn.functional import interpolate, normalize, one_hot
 from evaluation.config import Protocol
 from evaluation.prompts import check_names, embed_names
 from model import OVSegmentor
+from model.config import IMAGE_MEAN, IMAGE_STD
 
 BACKGROUND = "background"
-# The mean and standard deviation of ImageNet's channels, with which DINO and every model here see images.
-IMAGE_MEAN = (((0.485,),), ((0.456,),), ((0.406,),))
-IMAGE_STD = (((0.229,),), ((0.224,),), ((0.225,),))
 PIXELS_PER_PASS = 32 * 224 * 224
 """pixels of the windows that go through the encoder together"""
 
@@ -136,7 +134,8 @@ class Segmenter:
         if side is not None and side != min(height, width):
             size = [round(length * side / min(height, width)) for length in (height, width)]
             image_BCHW = interpolate(image_BCHW, size, mode="bilinear", antialias=True)
-        return (image_BCHW - image_BCHW.new_tensor(IMAGE_MEAN)) / image_BCHW.new_tensor(IMAGE_STD)
+        mean_C11, std_C11 = (image_BCHW.new_tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+        return (image_BCHW - mean_C11) / std_C11
 
     def _score_groups(self, window_BCHW: Tensor) -> Tensor:
         features = self.model.encode_image(window_BCHW)

@@ -10,6 +10,9 @@ from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's channels, for pixels in [0, 1]: how DINO and every model here see images."""
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:

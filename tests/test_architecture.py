@@ -25,7 +25,7 @@ HOMES = {
     "prefect": ("flows/",),
     "pydantic": ("flows/",),
     "ray": ("flows/", "training/launch.py"),
-    "img2dataset": ("curation/download.py", "curation/shard.py"),
+    "img2dataset": ("curation/shard.py",),
     "spacy": ("curation/parse.py",),
     "faiss": ("curation/pairs.py",),
     "torch": ("model/", "training/", "evaluation/", "flows/"),

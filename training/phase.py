@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from curation.images import PARTNERS_FILE, Partners, Samples
+from curation.schema import file_digest
 from model import ModelConfig
 from training import state
 from training.config import TrainConfig
-from training.record import file_digest, run_settings
+from training.record import run_settings
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from model import ModelConfig, OVSegmentor
 from training.config import TrainConfig
 
@@ -37,15 +35,6 @@ def run_record(
         "skipped_keys": {str(key): reason for key, reason in sorted(undecodable.items())},
         "train_time_s": round(train_time_s, 1),
     }
-
-
-def file_digest(path: Path) -> str:
-    """Return the xxh3-128 of a file's bytes, hexadecimal."""
-    state = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            state.update(block)
-    return state.hexdigest()
 
 
 def git_commit() -> str | None:

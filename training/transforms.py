@@ -14,14 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from model.config import IMAGE_MEAN, IMAGE_STD
 from training.config import AugmentConfig
 
 Transform = Callable[[bytes, np.random.Generator], Tensor]
 """(JPEG bytes, generator) -> image_CHW, uint8, or float32 already normalised. Raises: UndecodableError."""
 
-# Of ImageNet's channels; evaluation normalises alike.
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
 MAX_PIXELS = 64_000_000
 """Images of more pixels count as undecodable: shards hold resized images, so such a header is a lie."""
 

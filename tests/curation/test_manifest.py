@@ -7,13 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import xxhash
 
 from curation.manifest import (
     MANIFEST,
     STARTED,
     close_stage,
-    file_digest,
     finished_part,
     open_stage,
     read_manifest,
@@ -100,12 +98,6 @@ def test_a_part_is_finished_only_with_its_marker(tmp_path: Path) -> None:
     part = write_part(tmp_path, "part-00000.parquet", pa.table({"x": [1, 2]}), {"kept": 2})
     assert finished_part(tmp_path, "part-00000.parquet") == part
     assert (part.rows, part.counts) == (2, {"kept": 2})
-
-
-def test_file_digest_is_the_hash_of_all_bytes(tmp_path: Path) -> None:
-    content = bytes(range(256)) * 10_000
-    (tmp_path / "file").write_bytes(content)
-    assert file_digest(tmp_path / "file") == xxhash.xxh3_128_hexdigest(content)
 
 
 def test_replacing_keeps_the_old_file_when_the_block_fails(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.manifest import Part, file_digest, read_manifest
+from curation.manifest import Part, read_manifest
 from curation.scenes import ScenesConfig, draw_scenes
 from curation.scenes_captions import captions
 from curation.scenes_drawing import GROUNDS, Level, draw
 from curation.scenes_things import ENTITIES
+from curation.schema import file_digest
 
 SMALL = ScenesConfig(num_images=40, num_held_out=5, fault_rate=0.3, slow_rate=0.2)
 LEVELS: tuple[Level, ...] = ("plain", "shaded", "textured")

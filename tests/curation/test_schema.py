@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.schema import CAPTIONS, ENTITIES, image_key, part_name
+from curation.schema import CAPTIONS, ENTITIES, file_digest, image_key, part_name
 
 
 @settings(deadline=None)
@@ -25,6 +28,12 @@ def test_part_names_sort_in_their_order() -> None:
     names = [part_name(part) for part in (0, 9, 10, 99_999)]
     assert names == sorted(names)
     assert names[2] == "part-00010.parquet"
+
+
+def test_file_digest_is_the_hash_of_all_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "file").write_bytes(content)
+    assert file_digest(tmp_path / "file") == xxhash.xxh3_128_hexdigest(content)
 
 
 span = st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1))

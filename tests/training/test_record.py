@@ -2,15 +2,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import xxhash
 
 from training import record
-
-
-def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
-    content = bytes(range(256)) * 9000
-    (tmp_path / "file").write_bytes(content)
-    assert record.file_digest(tmp_path / "file") == xxhash.xxh3_128_hexdigest(content)
 
 
 def test_the_commit_says_when_files_differ_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
