@@ -69,7 +69,7 @@ def demo(seed: int = 0) -> PipelineConfig:
     """Drawn scenes over real HTTP to a small segmenter that learns masks from captions alone.
 
     Command: make demo, or: ovseg run demo --out runs/demo
-    Cost: about 10 minutes on 2 CPU cores, 300 MB of disk.
+    Cost: about 10 to 15 minutes on 2 CPU cores, 300 MB of disk.
     """
     return PipelineConfig(
         title="Demo: masks from captions of drawn scenes",
