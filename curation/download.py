@@ -106,8 +106,10 @@ def download(data_dir: Path, config: DownloadConfig, image_root: Path | str | No
         )
     if not images.num_images:
         raise ValueError(f"{data_dir / 'entities'}: names no image to fetch; no caption of the table names an entity")
-    root = str(image_root.resolve()) if isinstance(image_root, Path) else image_root and image_root.rstrip("/")
-    parts = _fetch_shards(images, images_dir, config, root)
+    if image_root is not None:
+        is_web = str(image_root).startswith(("http://", "https://"))
+        image_root = str(image_root).rstrip("/") if is_web else str(Path(image_root).resolve())
+    parts = _fetch_shards(images, images_dir, config, image_root)
     manifest = _close(images, images_dir, entities.digest, parts)
     shutil.rmtree(scratch_dir, ignore_errors=True)
     return manifest

@@ -168,7 +168,9 @@ def _parser() -> argparse.ArgumentParser:
         stage = add(name, command, text)
         stage.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
         if name == "download":
-            stage.add_argument("--image-root", type=Path, help="folder of the images that the table gives as paths")
+            stage.add_argument(
+                "--image-root", help="folder, or http(s) address, of the images that the table gives as paths"
+            )
 
     entities = add("entities", _entities, "count entities, or list the captions that match a query", settings=False)
     entities.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
