@@ -235,7 +235,7 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
         DownloadConfig(**settings)
 
 
-def _wait_for(condition: Any, timeout_s: float = 60) -> Any:
+def _wait_for(condition: Any, timeout_s: float = 120) -> Any:
     end = time.monotonic() + timeout_s
     while not (result := condition()):
         assert time.monotonic() < end, "waited in vain"
