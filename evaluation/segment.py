@@ -6,7 +6,6 @@ H, W image size; h, w grid of patches.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -26,16 +25,27 @@ PIXELS_PER_PASS = 32 * 224 * 224
 class Segmenter:
     """A model asked for given classes under a protocol; the classes are embedded once.
 
-    `classes` are names, of which a first one `background` follows the protocol's background rule, or unit vectors
-    [N, E] made elsewhere, which have no background. The model is put into eval mode.
+    `classes` are names, of which a first one `background` follows the protocol's background rule, or vectors [N, E]
+    made elsewhere, to which `has_background` puts background as a class before the first. Without a protocol a model of
+    published behaviour follows the published one. The model is put into eval mode.
     """
 
-    def __init__(self, model: OVSegmentor, classes: Sequence[str] | Tensor, protocol: Protocol | None = None) -> None:
+    def __init__(
+        self,
+        model: OVSegmentor,
+        classes: Sequence[str] | Tensor,
+        protocol: Protocol | None = None,
+        has_background: bool | None = None,
+    ) -> None:
         self.model = model.eval()
-        self.protocol = protocol or Protocol()
-        self.has_background = not isinstance(classes, Tensor) and list(classes[:1]) == [BACKGROUND]
+        self.protocol = protocol or (Protocol.paper() if model.behaviour == "paper" else Protocol())
+        is_named = not isinstance(classes, Tensor)
+        self.has_background = is_named and list(classes[:1]) == [BACKGROUND]
+        if has_background is not None and is_named and has_background != self.has_background:
+            raise ValueError(f"has_background = {has_background}: names say so themselves, by a first {BACKGROUND!r}")
         if isinstance(classes, Tensor):
-            self.class_CE = classes
+            self.class_CE = normalize(self._checked(classes), dim=-1)
+            self.has_background = bool(has_background)
         else:
             check_names(classes)
             names = classes[1:] if self.has_background else classes
@@ -54,7 +64,7 @@ class Segmenter:
     def logits(self, image_BCHW: Tensor) -> Tensor:
         """Return scores of the classes (probabilities, averaged over windows) at the images' own size.
 
-        Shapes: image_BCHW [B, 3, H, W], uint8, or float from 0 to 1 -> [B, C, H, W].
+        Shapes: image_BCHW [B, 3, H, W], uint8, or float and normalised as encode_image takes it -> [B, C, H, W].
         """
         return slide(self._prepare(image_BCHW), self._score_groups, self.protocol, image_BCHW.shape[-2:])
 
@@ -77,8 +87,9 @@ class Segmenter:
         group_BHW = torch.zeros_like(prepared_BCHW[:, 0], dtype=torch.int64)
         for position, (row, column) in enumerate((row, column) for row in rows for column in columns):
             window_BCHW = prepared_BCHW[..., row, column]
-            soft_BGN = self.model.encode_image(window_BCHW).assignment.soft_BGN
-            chosen_BHW = self._to_pixels(soft_BGN, window_BCHW).argmax(1) + position * soft_BGN.shape[1]
+            features = self.model.encode_image(window_BCHW)
+            soft_BGN = features.assignment.soft_BGN
+            chosen_BHW = self._to_pixels(soft_BGN, features.grid, window_BCHW).argmax(1) + position * soft_BGN.shape[1]
             mine_HW = (owner_H[row, None] == row.start) & (owner_W[None, column] == column.start)
             group_BHW[..., row, column] = torch.where(mine_HW, chosen_BHW, group_BHW[..., row, column])
         return interpolate(group_BHW[:, None].float(), image_BCHW.shape[-2:], mode="nearest-exact")[:, 0].long()
@@ -92,7 +103,7 @@ class Segmenter:
 
         def score(window_BCHW: Tensor) -> Tensor:
             cosine_BNC = self.cosine(self.model.patch_embedding(window_BCHW))
-            return self._to_pixels(cosine_BNC.mT, window_BCHW)
+            return self._to_pixels(cosine_BNC.mT, self.model.grid(window_BCHW), window_BCHW)
 
         return slide(self._prepare(image_BCHW), score, self.protocol, image_BCHW.shape[-2:])
 
@@ -127,31 +138,41 @@ class Segmenter:
         return probability_BRC
 
     def _prepare(self, image_BCHW: Tensor) -> Tensor:
+        if image_BCHW.ndim != 4 or image_BCHW.shape[1] != 3 or 0 in image_BCHW.shape:
+            raise ValueError(f"image_BCHW: expected images [batch, 3, height, width], found {tuple(image_BCHW.shape)}")
         image_BCHW = image_BCHW.to(self.model.logit_scale.device)
-        image_BCHW = image_BCHW / 255 if image_BCHW.dtype == torch.uint8 else image_BCHW
-        side = self.protocol.shorter_side
-        height, width = image_BCHW.shape[-2:]
-        if side is not None and side != min(height, width):
-            size = [round(length * side / min(height, width)) for length in (height, width)]
+        has_pixels = image_BCHW.dtype == torch.uint8
+        if has_pixels:
+            image_BCHW = image_BCHW / 255
+        size = resized(image_BCHW.shape[-2], image_BCHW.shape[-1], self.protocol)
+        if size != tuple(image_BCHW.shape[-2:]):
             image_BCHW = interpolate(image_BCHW, size, mode="bilinear", antialias=True)
-        mean_C11, std_C11 = (image_BCHW.new_tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
-        return (image_BCHW - mean_C11) / std_C11
+        if has_pixels:
+            mean_C11, std_C11 = (image_BCHW.new_tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+            image_BCHW = (image_BCHW - mean_C11) / std_C11
+        return image_BCHW
+
+    def _checked(self, class_CE: Tensor) -> Tensor:
+        width = self.model.config.embedding_width
+        if class_CE.ndim != 2 or class_CE.shape[1] != width or not len(class_CE):
+            raise ValueError(f"classes: expected vectors [classes, {width}], found {tuple(class_CE.shape)}")
+        return class_CE.to(self.model.logit_scale.device)
 
     def _score_groups(self, window_BCHW: Tensor) -> Tensor:
         features = self.model.encode_image(window_BCHW)
         score_BGC = self.name(self.cosine(features.group_embedding_BGE), self.cosine(features.embedding_BE))
-        share_BGHW = self._to_pixels(features.assignment.soft_BGN, window_BCHW)
+        share_BGHW = self._to_pixels(features.assignment.soft_BGN, features.grid, window_BCHW)
         if self.protocol.assignment == "hard":
             share_BGHW = one_hot(share_BGHW.argmax(1), share_BGHW.shape[1]).movedim(-1, 1).to(score_BGC.dtype)
         return torch.einsum("bgc,bghw->bchw", score_BGC, share_BGHW)
 
-    def _to_pixels(self, value_BKN: Tensor, window_BCHW: Tensor) -> Tensor:
-        # The encoder continues a window to whole patches: what lies beyond the window is cut off again.
+    def _to_pixels(self, value_BKN: Tensor, grid: tuple[int, int], window_BCHW: Tensor) -> Tensor:
+        # Patches may reach beyond the window: that is cut off again. If they end before it, they are stretched over it.
         height, width = window_BCHW.shape[-2:]
         side = self.model.config.image.patch_size
-        grid = (math.ceil(height / side), math.ceil(width / side))
+        size = (max(height, grid[0] * side), max(width, grid[1] * side))
         value_BKHW = value_BKN.reshape(*value_BKN.shape[:2], *grid)
-        return interpolate(value_BKHW, (grid[0] * side, grid[1] * side), mode="bilinear")[..., :height, :width]
+        return interpolate(value_BKHW, size, mode="bilinear")[..., :height, :width]
 
 
 def slide(
@@ -182,6 +203,16 @@ def slide(
     if size is None or tuple(size) == tuple(mean_BKHW.shape[-2:]):
         return mean_BKHW
     return interpolate(mean_BKHW, tuple(size), mode="bilinear")
+
+
+def resized(height: int, width: int, protocol: Protocol) -> tuple[int, int]:
+    """Return the size that the protocol gives an image before anything is cut from it."""
+    if protocol.shorter_side is None:
+        return height, width
+    scale = protocol.shorter_side / min(height, width)
+    if protocol.longest_side is not None:
+        scale = min(scale, protocol.longest_side / max(height, width))
+    return round(height * scale), round(width * scale)
 
 
 def window_slices(length: int, window: int | None, stride: int | None) -> list[slice]:

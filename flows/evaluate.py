@@ -7,7 +7,8 @@ from prefect import flow
 
 import evaluation.evaluate
 from evaluation.config import Protocol
-from model import OVSegmentor, initial
+from model import OVSegmentor, add_metrics, initial
+from model.weights import CARD
 
 
 @flow(name="evaluate")
@@ -19,7 +20,7 @@ def evaluate(
     protocol: Protocol = Protocol(),
     untrained_seed: int | None = None,
 ) -> dict[str, Any]:
-    """Measure models, and the baselines beside them, on a benchmark they have never seen.
+    """Measure models, and the baselines beside them, on a benchmark they have never seen, and tell their cards.
 
     With a seed, the first model's config with the untrained weights of that seed is measured too.
     """
@@ -27,4 +28,8 @@ def evaluate(
     if untrained_seed is not None:
         trained = OVSegmentor.from_pretrained(next(iter(model_dirs.values())))
         models = {"untrained": initial(trained.config, trained.tokenizer, untrained_seed), **models}
-    return evaluation.evaluate.evaluate(models, benchmark, root, out_dir, protocol)
+    result = evaluation.evaluate.evaluate(models, benchmark, root, out_dir, protocol)
+    for name, folder in model_dirs.items():
+        figure = result["results"][name]["miou"]
+        add_metrics(folder / CARD, {f"mIoU, {result['benchmark']['title']}": figure})
+    return result

@@ -1,8 +1,10 @@
 """The model: image encoder with grouping, text encoder, losses, weights."""
 
 from model.batch import Batch
+from model.card import CardFacts, add_metrics
 from model.config import ImageConfig, LossConfig, ModelConfig, TextConfig
 from model.grouping import Assignment
+from model.groupvit import load_groupvit
 from model.losses import same_set_positives
 from model.official import load_official
 from model.ovsegmentor import ImageFeatures, Losses, OVSegmentor, initial
@@ -12,6 +14,7 @@ from model.text import TextFeatures, Tokens, learn_wordpiece, load_tokenizer
 __all__ = [
     "Assignment",
     "Batch",
+    "CardFacts",
     "ImageConfig",
     "ImageFeatures",
     "LossConfig",
@@ -22,8 +25,10 @@ __all__ = [
     "TextConfig",
     "TextFeatures",
     "Tokens",
+    "add_metrics",
     "initial",
     "learn_wordpiece",
+    "load_groupvit",
     "load_official",
     "load_tokenizer",
     "same_set_positives",

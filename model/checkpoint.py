@@ -1,13 +1,19 @@
-"""Reading checkpoints of others: tensors come through, whatever else they hold becomes inert."""
+"""Checkpoints of others: tensors come through, all else becomes inert, and every key is accounted for."""
 
 from __future__ import annotations
 
+import logging
 import pickle
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 # What tensors are made of. Everything else in a pickle is a name that somebody wants called.
 ALLOWED = {
@@ -66,3 +72,59 @@ def read_checkpoint(path: Path | str) -> Any:
         raise ValueError(
             f"{path}: expected a checkpoint written by torch.save, found something else: {error}"
         ) from error
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every weight: of the source's, loaded or unused; of the model's, loaded or new."""
+
+    source: str
+    """where the weights came from"""
+    loaded: tuple[str, ...]
+    """weights of the model that the source gave"""
+    new: tuple[str, ...]
+    """weights of the model that the source does not have, left as they were"""
+    unused: tuple[str, ...]
+    """weights of the source that the model has no place for"""
+
+    def __str__(self) -> str:
+        parts = [f"{self.source}: {len(self.loaded)} weights loaded"]
+        for name in ("new", "unused"):
+            if keys := getattr(self, name):
+                parts.append(f"{len(keys)} {name} ({', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''})")
+        return ", ".join(parts)
+
+
+def load_weights(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    may_be_new: Collection[str] = (),
+    unused: Collection[str] = (),
+) -> LoadReport:
+    """Fill the module with weights under its own names, and return the account of every key.
+
+    Only the weights in `may_be_new` may be missing. `unused` are names of the source that were left out before.
+
+    Raises:
+        ValueError: weights missing, or of another shape; nothing has changed then.
+    """
+    own = module.state_dict()
+    missing = sorted(set(own) - set(state) - set(may_be_new))
+    wrong = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or wrong:
+        raise ValueError(
+            f"{source}: these weights are of another model than the config's: "
+            f"{len(missing)} missing {missing[:5]}, {len(wrong)} of other shapes {wrong[:3]}"
+        )
+    loaded = [key for key in own if key in state]
+    module.load_state_dict({key: state[key] for key in loaded}, strict=False)
+    unknown = sorted(set(state) - set(own))
+    new = tuple(key for key in own if key not in state)
+    report = LoadReport(source, tuple(loaded), new, tuple(sorted({*unused, *unknown})))
+    logger.log(logging.WARNING if unknown else logging.INFO, "%s", report)
+    return report

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from model.vit import Block, CrossBlock
+from model.vit import Block, CrossBlock, token_at
 
 
 class EntityCompletion(nn.Module):
-    """A masked caption looks at the groups of its image; its first token then stands for the missing entities.
+    """A masked caption looks at the groups of its image; the token that stands for it then tells what is missing.
 
     Works in the narrower of the two widths. Padding is never looked at.
     Source: paper section 3.2; NOTES 4.
@@ -30,13 +30,13 @@ class EntityCompletion(nn.Module):
         self.block = Block(width, num_heads)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, token_BLD: Tensor, mask_BL: Tensor | None, group_BGD: Tensor) -> Tensor:
+    def forward(self, token_BLD: Tensor, summary_B: Tensor, mask_BL: Tensor | None, group_BGD: Tensor) -> Tensor:
         """Return the feature of the missing entities.
 
-        Shapes: token_BLD [B, L, Dt], mask_BL [B, L] 1 for a token (None looks at padding, too),
-        group_BGD [B, G, Di] -> [B, D].
+        Shapes: token_BLD [B, L, Dt], summary_B [B] position of the token that stands for its caption,
+        mask_BL [B, L] 1 for a token (None looks at padding, too), group_BGD [B, G, Di] -> [B, D].
         """
         text = self.norm_text(self.align_text(token_BLD))
         seen = self.cross(text, self.norm_image(self.align_image(group_BGD)))
-        answer: Tensor = self.norm(self.block.first(seen, mask_BL) + seen[:, :1])
+        answer: Tensor = self.norm(self.block.at(seen, summary_B, mask_BL) + token_at(seen, summary_B))
         return answer[:, 0]

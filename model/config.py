@@ -29,8 +29,9 @@ class ImageConfig:
     """`patch`: one linear layer per patch; `conv`: 3x3 convolutions, 15 px of receptive field at patch_size 4"""
     stem_layers: int = 1
     """`conv`: convolutions at the patches' resolution; each further one sees 2 patches more"""
-    stem_norm: Literal["none", "batch"] = "none"
-    """`conv`: `batch` normalises each convolution by the joint batch of all workers"""
+    stem_norm: Literal["none", "batch", "layer"] = "none"
+    """`batch` normalises each convolution of `conv` by the joint batch of all workers; `layer` normalises each patch
+    of `patch` before its position is added (GroupViT)"""
     patch_size: int = 16
     """side of a patch in pixels, the stride of the stem; a power of two for `conv`"""
     width: int = 768
@@ -53,6 +54,8 @@ class ImageConfig:
     """added to the number of patches of a group before its mean is taken; 1 as in GroupViT"""
     drop_path: float = 0.1
     """share of residual branches dropped in training, rising linearly to this with depth"""
+    pretrained: str | None = None
+    """timm's name of a vision transformer (DINO, DeiT, CLIP, ...), or a checkpoint file, that blocks start from"""
 
     def __post_init__(self) -> None:
         _require(self.patch_size >= 1, f"patch_size = {self.patch_size}: must be at least 1 pixel")
@@ -61,9 +64,13 @@ class ImageConfig:
             f"patch_size = {self.patch_size}: stem 'conv' halves the image, use a power of two or stem 'patch'",
         )
         _require(
-            self.stem_layers >= 1 and (self.stem == "conv" or (self.stem_layers, self.stem_norm) == (1, "none")),
-            f"stem_layers = {self.stem_layers}, stem_norm = {self.stem_norm!r}: use at least 1 layer, and stem 'conv' "
-            f"to have an effect",
+            self.stem_layers >= 1 and (self.stem == "conv" or self.stem_layers == 1),
+            f"stem_layers = {self.stem_layers}: use at least 1, and stem 'conv' for more to have an effect",
+        )
+        _require(
+            self.stem_norm == "none" or (self.stem, self.stem_norm) in (("conv", "batch"), ("patch", "layer")),
+            f"stem_norm = {self.stem_norm!r}: stem {self.stem!r} knows 'none' and "
+            f"{'batch' if self.stem == 'conv' else 'layer'!r}",
         )
         _require(
             self.image_size >= self.patch_size and self.image_size % self.patch_size == 0,
@@ -87,6 +94,10 @@ class ImageConfig:
             _require(min(getattr(self, name)) >= 1, f"{name} = {getattr(self, name)}: must be positive")
         _require(self.assign_eps > 0, f"assign_eps = {self.assign_eps}: must be positive, a group may be empty")
         _require(0 <= self.drop_path < 1, f"drop_path = {self.drop_path}: must be in [0, 1)")
+        _require(
+            self.pretrained is None or self.stem == "patch",
+            f"pretrained = {self.pretrained!r}: a vision transformer's weights need stem 'patch', found {self.stem!r}",
+        )
 
     @property
     def stage_heads(self) -> tuple[int, ...]:
@@ -101,7 +112,7 @@ class TextConfig:
     pretrained: str | None = None
     """hub name or folder of an encoder; its own sizes then replace model_type, width, num_layers, num_heads"""
     model_type: str = "bert"
-    """architecture in transformers' naming (bert, roberta, ...) when pretrained is None"""
+    """architecture in transformers' naming when pretrained is None: bert, roberta, ..., clip_text_model"""
     width: int = 768
     """channels of a token"""
     num_layers: int = 12
@@ -181,6 +192,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("embedding_width", "projector_width"):
             _require(getattr(self, name) >= 1, f"{name} = {getattr(self, name)}: must be at least 1")
+        _require(
+            self.loss.mask == 0 or len(self.image.num_groups) == 1,
+            f"loss.mask = {self.loss.mask}: mask consistency is defined for one grouping, found image.num_groups = "
+            f"{self.image.num_groups}; set loss.mask = 0",
+        )
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:

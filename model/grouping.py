@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import ImageConfig
-from model.vit import MLP, Block, CrossBlock, Positions, Stem, run_blocks
+from model.vit import MLP, Block, CrossBlock, Positions, Stem, TokenMixer, run_blocks
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class GroupingBlock(nn.Module):
         self.noise: Callable[[Tensor], Tensor] = gumbel_noise
         self.adds_query = config.query == "residual"
         self.norm_tokens = nn.LayerNorm(width)
-        self.mix_tokens = MLP(num_tokens, width // 2, num_groups)
+        self.mix_tokens = TokenMixer(num_tokens, width // 2, num_groups)
         self.norm_queries = nn.LayerNorm(width)
         self.norm_patches = nn.LayerNorm(width)
         self.cross = CrossBlock(width, num_heads)
@@ -83,8 +83,8 @@ class GroupingBlock(nn.Module):
     def assign(self, patch_BND: Tensor, token_BTD: Tensor) -> tuple[Tensor, Tensor, Assignment]:
         """Return the normalised patches, the groups' queries before their projection, and the assignment."""
         patch_BND = self.norm_patches(patch_BND)
-        mixed = self.mix_tokens(self.norm_tokens(token_BTD).transpose(1, 2)).transpose(1, 2)
-        query_BGD = self.cross(self.norm_queries(mixed), patch_BND)
+        mixed = self.norm_queries(self.mix_tokens(self.norm_tokens(token_BTD)))
+        query_BGD = self.cross(mixed, patch_BND)
         q, k = self.q_proj(query_BGD), self.k_proj(patch_BND)
         return patch_BND, query_BGD, Assignment(self.similarity(q, k), q, k)
 
@@ -96,7 +96,7 @@ class GroupingBlock(nn.Module):
         """
         patch_BND, query_BGD, assignment = self.assign(patch_BND, token_BTD)
         hard_BGN = self._harden(assignment.logits_BGN)
-        size_BG1 = hard_BGN.sum(dim=2, keepdim=True)
+        size_BG1 = hard_BGN.sum(dim=2, keepdim=True, dtype=torch.promote_types(hard_BGN.dtype, torch.float32))
         share_BG1 = size_BG1 / (size_BG1 + self.eps)
         mean_BGD = (hard_BGN @ patch_BND) / (size_BG1 + self.eps)
         value_BGD = F.linear(mean_BGD, self.v_proj.weight) + share_BG1 * self.v_proj.bias
@@ -128,34 +128,43 @@ class GroupingBlock(nn.Module):
 
 
 class EncoderStage(nn.Module):
-    """Transformer blocks over features and group tokens together, then grouping."""
+    """Transformer blocks over features and group tokens together, then grouping.
+
+    The group tokens of a later stage are learned ones plus a mix of those of the stage before (GroupViT section 3.2).
+    """
 
     def __init__(self, config: ImageConfig, index: int, drop_paths: list[float]) -> None:
         super().__init__()
         num_heads = config.stage_heads[index]
         self.blocks = nn.ModuleList(Block(config.width, num_heads, rate) for rate in drop_paths)
+        self.recompute = False
         self.grouping: GroupingBlock | None = None
         if index < len(config.num_groups):
             num_tokens = config.num_group_tokens[index]
             self.token = nn.Parameter(torch.empty(1, num_tokens, config.width))
             # Without blocks the tokens go straight into a norm: at 0.02 one step of Adam would turn them by a tenth.
             nn.init.trunc_normal_(self.token, std=0.02 if len(self.blocks) else 1.0)
+            if index > 0:
+                mixer = TokenMixer(config.num_group_tokens[index - 1], config.width // 2, num_tokens)
+                self.hand_over = nn.Sequential(nn.LayerNorm(config.width), mixer)
             self.grouping = GroupingBlock(config, num_tokens, config.num_groups[index], num_heads)
 
-    def tokens(self, x_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and group tokens after the blocks."""
+    def features(self, x_BND: Tensor) -> Tensor:
+        """Return the features after the blocks of a stage that does not group. Shapes: [B, N, D] -> [B, N, D]."""
+        return run_blocks(self.blocks, x_BND, self.recompute)
+
+    def tokens(self, x_BND: Tensor, previous_BSD: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return features and group tokens after the blocks.
+
+        Shapes: x_BND [B, N, D], previous_BSD [B, S, D] of the stage before -> [B, N, D], [B, T, D].
+        """
         token_BTD = self.token.expand(len(x_BND), -1, -1)
+        if previous_BSD is not None:
+            token_BTD = token_BTD + self.hand_over(previous_BSD)
         if not len(self.blocks):
             return x_BND, token_BTD
-        mixed = run_blocks(self.blocks, torch.cat([x_BND, token_BTD], dim=1))
+        mixed = run_blocks(self.blocks, torch.cat([x_BND, token_BTD], dim=1), self.recompute)
         return mixed[:, : x_BND.shape[1]], mixed[:, x_BND.shape[1] :]
-
-    def forward(self, x_BND: Tensor) -> tuple[Tensor, Assignment | None]:
-        """Shapes: x_BND [B, N, D] -> [B, G, D], or [B, N, D] for the last stage, which does not group."""
-        if self.grouping is None:
-            return run_blocks(self.blocks, x_BND), None
-        groups_BGD, assignment = self.grouping(*self.tokens(x_BND))
-        return groups_BGD, assignment
 
 
 class ImageEncoder(nn.Module):
@@ -188,10 +197,15 @@ class ImageEncoder(nn.Module):
         """
         x, grid = self.embed(image_BCHW)
         whole: Assignment | None = None
+        token: Tensor | None = None
         for stage in self.stages:
-            x, assignment = stage(x)
-            if assignment is not None:
-                whole = Assignment(assignment.logits_BGN, assignment.query_BGD, assignment.key_BND, whole)
+            assert isinstance(stage, EncoderStage)
+            if stage.grouping is None:
+                x = stage.features(x)
+            else:
+                x, token = stage.tokens(x, token)
+                x, assignment = stage.grouping(x, token)
+                whole = replace(assignment, inner=whole)
         assert whole is not None
         return self.norm(x), whole, grid
 
@@ -200,7 +214,7 @@ class ImageEncoder(nn.Module):
         first = self.stages[0]
         assert isinstance(first, EncoderStage)
         assert first.grouping is not None
-        return first.grouping.assign(*first.tokens(self.embed(image_BCHW)[0]))[2]
+        return first.grouping.assign(*first.tokens(self.embed(image_BCHW)[0], None))[2]
 
     def similarity(self, query_BGD: Tensor, key_BND: Tensor) -> Tensor:
         """Return how the first grouping compares queries and keys. Shapes: [B, G, D], [B, N, D] -> [B, G, N]."""
@@ -213,8 +227,13 @@ class ImageEncoder(nn.Module):
     def patches(self, image_BCHW: Tensor) -> Tensor:
         """Return each patch passed on as a group of its own (of the first grouping). Shapes: -> [B, N, D]."""
         x, _ = self.embed(image_BCHW)
+        token: Tensor | None = None
         for stage in self.stages:
             assert isinstance(stage, EncoderStage)
-            x = run_blocks(stage.blocks, x) if stage.grouping is None else stage.grouping.singly(*stage.tokens(x))
+            if stage.grouping is None:
+                x = stage.features(x)
+            else:
+                x, token = stage.tokens(x, token)
+                x = stage.grouping.singly(x, token)
         normed: Tensor = self.norm(x)
         return normed

@@ -5,7 +5,10 @@ Shape letters: B pairs on this worker, A pairs on all workers, N prompts, G grou
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import ParamSpec
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +17,27 @@ from torch import Tensor
 from model.matching import match
 from model.workers import gather, num_workers, sum_over_workers, worker_rank
 
+P = ParamSpec("P")
 
+
+def in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Compute a loss in float32 at least, whatever autocast says: its differences are finer than bfloat16's steps."""
+
+    @functools.wraps(loss)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        device = next(arg for arg in args if isinstance(arg, Tensor)).device.type
+        with torch.autocast(device, enabled=False):
+            return loss(*(_widened(arg) for arg in args), **{key: _widened(arg) for key, arg in kwargs.items()})  # type: ignore[arg-type]
+
+    return wrapped
+
+
+def _widened(value: object) -> object:
+    is_narrow = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if is_narrow else value  # type: ignore[attr-defined]
+
+
+@in_float32
 def contrastive(image_BE: Tensor, text_BE: Tensor, scale: Tensor, positives_BA: Tensor | None = None) -> Tensor:
     """Return the symmetric contrastive loss (InfoNCE) over all workers' pairs, a scalar.
 
@@ -34,6 +57,7 @@ def contrastive(image_BE: Tensor, text_BE: Tensor, scale: Tensor, positives_BA: 
     return (F.cross_entropy(image_logits_BA, target) + F.cross_entropy(text_logits_BA, target)) / 2
 
 
+@in_float32
 def multi_label_contrastive(image_BGE: Tensor, prompt_NE: Tensor, labels_BN: Tensor, scale: Tensor) -> Tensor:
     """Return the symmetric contrastive loss between images and noun prompts of which several fit an image, a scalar.
 
@@ -66,6 +90,7 @@ def pairwise_dice(prediction_BGP: Tensor, target_BGP: Tensor) -> Tensor:
     return 1 - (2 * overlap_BGG + 1) / (area_BGG + 1)
 
 
+@in_float32
 def mask_consistency(
     prediction_BGP: Tensor,
     target_BGP: Tensor,

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from model.checkpoint import read_checkpoint
+from model.checkpoint import load_weights, read_checkpoint
 from model.config import ImageConfig, LossConfig, ModelConfig, TextConfig
 from model.paper import PaperSegmentor
 
@@ -20,9 +20,11 @@ RENAMES = (
     (r"^img_encoder\.", "image_encoder."),
     (r"^(\w+_encoder)\.pos_embed$", r"\1.positions.table"),
     (r"^(\w+_encoder)\.patch_embed\.proj\.", r"\1.stem.project."),
+    (r"^(\w+_encoder)\.patch_embed\.norm\.", r"\1.stem.norm."),
     (r"\.layers\.(\d+)\.group_token$", r".stages.\1.token"),
     (r"\.layers\.(\d+)\.blocks\.", r".stages.\1.blocks."),
     (r"\.layers\.(\d+)\.downsample\.", r".stages.\1.grouping."),
+    (r"\.layers\.(\d+)\.group_projector\.", r".stages.\1.hand_over."),
     (r"\.mlp_inter\.", ".mix_tokens."),
     (r"\.norm_post_tokens\.", ".norm_queries."),
     (r"\.grouping\.norm_x\.", ".grouping.norm_patches."),
@@ -73,7 +75,8 @@ def load_official(
     Raises:
         ValueError: weights missing or left over, or sizes that the config contradicts.
     """
-    state = _read(checkpoint)
+    name = str(checkpoint) if isinstance(checkpoint, str | Path) else "state dict"
+    state = _read(checkpoint, name)
     is_fixed = config is None or config.get("text_encoder", {}).get("fixed", False)
     if text_config is None:
         from transformers import BertConfig
@@ -82,14 +85,15 @@ def load_official(
     model = PaperSegmentor(model_config(state, config or {}, text_config), tokenizer, text_config)
     if any(key.startswith("img_encoder_momentum.") for key in state):
         model.start_momentum()
-    _fill(model, translate(state))
+    weights, unused = translate(state)
+    model.load_report = load_weights(model, weights, f"load_official({name})", unused=unused)
     if is_fixed:
         model.freeze_text()
     model.eval()
     return model
 
 
-def _read(checkpoint: Mapping[str, Any] | Path | str) -> dict[str, Tensor]:
+def _read(checkpoint: Mapping[str, Any] | Path | str, name: str) -> dict[str, Tensor]:
     found: Any = checkpoint
     if isinstance(checkpoint, str | Path):
         found = read_checkpoint(checkpoint)
@@ -97,7 +101,9 @@ def _read(checkpoint: Mapping[str, Any] | Path | str) -> dict[str, Tensor]:
     state = {key.removeprefix("module."): value for key, value in inner.items() if isinstance(value, Tensor)}
     if "img_encoder.patch_embed.proj.weight" not in state:
         first = ", ".join(list(inner)[:3])
-        raise ValueError(f"load_official: expected img_encoder.* and text_encoder.* weights, found {first}, ...")
+        raise ValueError(
+            f"load_official({name}): expected img_encoder.* and text_encoder.* weights, found {first}, ..."
+        )
     return state
 
 
@@ -118,6 +124,7 @@ def model_config(state: Mapping[str, Tensor], config: Mapping[str, Any], text_co
         image=ImageConfig(
             image_size=patch_size * math.isqrt(num_patches),
             patch_size=patch_size,
+            stem_norm="layer" if "img_encoder.patch_embed.norm.weight" in state else "none",
             width=width,
             num_heads=tuple(image.get("num_heads", DEFAULT_HEADS)),
             depths=depths,
@@ -143,11 +150,12 @@ def model_config(state: Mapping[str, Tensor], config: Mapping[str, Any], text_co
     )
 
 
-def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights under our names; those that take part in no result are left out."""
-    translated = {}
+def translate(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the weights under our names, and the names of those that take part in no result."""
+    translated, unused = {}, []
     for key, value in state.items():
         if any(re.search(pattern, key) for pattern in UNUSED):
+            unused.append(key)
             continue
         name = key
         for pattern, replacement in RENAMES:
@@ -157,21 +165,7 @@ def translate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.split(".")[0].endswith("_projector") and value.ndim == 3:
             value = value.squeeze(2)  # a convolution over one position
         translated[name] = value
-    return translated
-
-
-def _fill(model: PaperSegmentor, state: dict[str, Tensor]) -> None:
-    """Load the weights, all of them and no other."""
-    expected = model.state_dict()
-    missing = sorted(set(expected) - set(state))
-    unknown = sorted(set(state) - set(expected))
-    wrong = [key for key in expected if key in state and state[key].shape != expected[key].shape]
-    if missing or unknown or wrong:
-        raise ValueError(
-            f"load_official: the checkpoint does not fit its config: missing {missing[:5]} ({len(missing)}), "
-            f"unknown {unknown[:5]} ({len(unknown)}), other shapes {wrong[:5]} ({len(wrong)})"
-        )
-    model.load_state_dict(state)
+    return translated, unused
 
 
 def _numbers(state: Mapping[str, Tensor], pattern: str) -> list[int]:

@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from model import losses, weights
+from model.backbone import load_backbone
 from model.batch import Batch, caption_ids, check_batch, check_image
+from model.card import CardFacts
+from model.checkpoint import LoadReport
 from model.completion import EntityCompletion
 from model.config import ModelConfig
-from model.grouping import Assignment, ImageEncoder
+from model.grouping import Assignment, EncoderStage, ImageEncoder
 from model.projector import build_projector
 from model.text import (
     EncodedCaptions,
@@ -30,6 +33,7 @@ from model.text import (
     text_architecture,
     tokenize,
 )
+from model.vit import Block, token_at
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class OVSegmentor(nn.Module):
             self.completion = EntityCompletion(config.image.width, self.text_encoder.width, config.completion_heads)
             self.completion_projector = build_projector(self.completion.width, config)
         self.momentum_encoder: ImageEncoder | None = None
+        self.load_report: LoadReport | None = None
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -93,9 +98,9 @@ class OVSegmentor(nn.Module):
         """Return the model that `save_pretrained` wrote, in eval mode and without a momentum encoder."""
         return weights.load(cls, Path(folder))
 
-    def save_pretrained(self, folder: Path | str, card: str = "") -> None:
-        """Write config.json, weights, tokenizer and README.md (`card`), without the momentum encoder."""
-        weights.save(self, Path(folder), card)
+    def save_pretrained(self, folder: Path | str, facts: CardFacts | None = None) -> None:
+        """Write config.json, weights, tokenizer and the model card README.md, without the momentum encoder."""
+        weights.save(self, Path(folder), facts)
 
     def tokenize(self, captions: Sequence[str]) -> Tokens:
         """Return the captions as tokens on the model's device, cut at the config's max_length."""
@@ -121,7 +126,12 @@ class OVSegmentor(nn.Module):
     def encode_text(self, tokens: Tokens) -> TextFeatures:
         """Return embeddings and tokens of captions. Shapes: see TextFeatures."""
         token_BLD = self.text_encoder(tokens)
-        return TextFeatures(self.text_projector(token_BLD[:, 0]), token_BLD)
+        summary_BD = token_at(token_BLD, self.text_encoder.summary(tokens))[:, 0]
+        return TextFeatures(self.text_projector(summary_BD), token_BLD)
+
+    def grid(self, image_BCHW: Tensor) -> tuple[int, int]:
+        """Return rows and columns of the patches of images of this size."""
+        return self.image_encoder.stem.grid(image_BCHW.shape[-2], image_BCHW.shape[-1])
 
     def patch_embedding(self, image_BCHW: Tensor) -> Tensor:
         """Return each patch in the shared space as if it were a group of its own: naming without groups.
@@ -139,16 +149,16 @@ class OVSegmentor(nn.Module):
         group_BGD, assignment, _ = self.image_encoder(batch.image)
         image_BE = self.image_projector(group_BGD.mean(dim=1))
         scale = self.scale()
-        caption_BE = self.text_projector(texts["caption"].first_BD)
+        caption_BE = self.text_projector(texts["caption"].summary_BD)
         contrastive = losses.contrastive(image_BE, caption_BE, scale, batch.positives_BB)
         entity = mask = nouns = None
         if "question" in texts:
             entity = self._entity_loss(batch, texts, group_BGD, scale)
         if "cross_entity" in texts:
-            mask = self._mask_loss(batch, texts["cross_entity"].first_BD, group_BGD, assignment)
+            mask = self._mask_loss(batch, texts["cross_entity"].summary_BD, group_BGD, assignment)
         if "nouns" in texts:
             assert batch.noun_labels_BN is not None
-            prompt_NE = self.text_projector(texts["nouns"].first_BD)
+            prompt_NE = self.text_projector(texts["nouns"].summary_BD)
             fits = image_BE if weight.noun_pooling == "image" else self._project_groups(group_BGD)
             nouns = losses.multi_label_contrastive(fits, prompt_NE, batch.noun_labels_BN, scale)
         parts = ((1.0, contrastive), (weight.entity, entity), (weight.mask, mask), (weight.nouns, nouns))
@@ -171,6 +181,22 @@ class OVSegmentor(nn.Module):
         torch._foreach_lerp_(slow, fast, 1 - coefficient)
         for statistic, newest in zip(self.momentum_encoder.buffers(), self.image_encoder.buffers(), strict=True):
             statistic.copy_(newest)
+
+    def recompute_activations(self) -> None:
+        """Keep no activations of transformer blocks for the backward pass: less memory, a third more work."""
+        for module in self.image_encoder.modules():
+            if isinstance(module, EncoderStage):
+                module.recompute = True
+        # The name of transformers 5.17; 5.23 warns that version 6 will rename it.
+        self.text_encoder.transformer.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def compile_blocks(self) -> None:
+        """Compile the transformer blocks of all encoders, each kind once; call it after start_momentum."""
+        for block in self.modules():
+            if isinstance(block, Block):
+                block.compile()
+        for layer in self.text_encoder.layers():
+            layer.compile(dynamic=True)
 
     def freeze_text(self) -> None:
         """Stop training the text encoder (phase 2); its projector goes on."""
@@ -205,8 +231,9 @@ class OVSegmentor(nn.Module):
         assert batch.answer is not None
         question = texts["question"]
         mask_BL = batch.question.attention_mask_BL[:, : question.length]
-        found_BE = self.completion_projector(self.completion(question.token_BLD, mask_BL, group_BGD))
-        answer_BE = self.text_projector(texts["answer"].first_BD)
+        found_BD = self.completion(question.token_BLD, question.summary_B, mask_BL, group_BGD)
+        found_BE = self.completion_projector(found_BD)
+        answer_BE = self.text_projector(texts["answer"].summary_BD)
         positives_BA = losses.same_set_positives(caption_ids(batch.answer))
         if batch.positives_BB is not None:
             positives_BA = positives_BA | batch.positives_BB
@@ -253,4 +280,6 @@ def initial(config: ModelConfig, tokenizer: Any, seed: int) -> OVSegmentor:
         model = OVSegmentor(config, tokenizer)
         if config.text.pretrained is not None:
             load_pretrained_weights(model.text_encoder, config.text.pretrained)
+        if config.image.pretrained is not None:
+            load_backbone(model.image_encoder, config.image, config.image.pretrained)
     return model

@@ -23,6 +23,7 @@ from model.losses import contrastive
 from model.matching import match
 from model.ovsegmentor import Losses, OVSegmentor
 from model.text import Tokens
+from model.vit import Stem, token_at
 
 MASK_SIDE = 224
 """side in pixels to which similarities are stretched before they are compared, whatever the image [5.2]"""
@@ -58,6 +59,8 @@ class PaperSegmentor(OVSegmentor):
         for module in self.modules():
             if isinstance(module, GroupingBlock):
                 module.noise = release_noise
+            if isinstance(module, Stem):
+                module.keeps_remainder = False  # what is left of an image behind the last whole patch is lost [9.4]
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of every part: a frozen text encoder keeps its dropout, the momentum encoder its noise [2.4]."""
@@ -85,7 +88,8 @@ class PaperSegmentor(OVSegmentor):
             _, question_BLD = self._project_text(batch.question)
             answer_BE, _ = self._project_text(batch.answer)
             # Padding is looked at, and equal answers are negatives of each other [4.2, 3.4].
-            found_BE = self.completion_projector(self.completion(question_BLD, None, group_BGD))
+            first_B = self.text_encoder.summary(batch.question)
+            found_BE = self.completion_projector(self.completion(question_BLD, first_B, None, group_BGD))
             entity = contrastive(found_BE, answer_BE, scale)
         if cross is not None:
             assert batch.cross_entity is not None
@@ -138,7 +142,7 @@ class PaperSegmentor(OVSegmentor):
     def _project_text(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Return projected captions, and tokens; in training these feed the statistics, padding included [3.2]."""
         token_BLD = self.text_encoder(tokens)
-        caption_BE = self.text_projector(token_BLD[:, 0])
+        caption_BE = self.text_projector(token_at(token_BLD, self.text_encoder.summary(tokens))[:, 0])
         self._feed(self.text_projector, token_BLD)
         return caption_BE, token_BLD
 

@@ -5,6 +5,7 @@ Shape letters: B captions, L tokens, D width.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.checkpoint import LoadReport, load_weights
 from model.config import TextConfig
 
+CLIP = "clip_text_model"
+"""transformers' name of the text transformer of CLIP and GroupViT"""
 PASS_COST = 512
 """padding, in tokens, that is worth another pass through the encoder"""
 
@@ -120,24 +124,41 @@ def text_architecture(config: TextConfig, tokenizer: Any) -> Any:
     from transformers import AutoConfig
 
     if config.pretrained is not None:
-        return AutoConfig.from_pretrained(config.pretrained)
+        found = AutoConfig.from_pretrained(config.pretrained)
+        return getattr(found, "text_config", found)
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": config.width,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": int(config.width * config.mlp_ratio),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if config.model_type == CLIP:
+        return AutoConfig.for_model(
+            CLIP,
+            **sizes,
+            attention_dropout=config.dropout,
+            max_position_embeddings=config.max_length,
+            bos_token_id=tokenizer.bos_token_id or tokenizer.cls_token_id,
+            eos_token_id=tokenizer.eos_token_id or tokenizer.sep_token_id,
+        )
     return AutoConfig.for_model(
         config.model_type,
-        vocab_size=len(tokenizer),
-        hidden_size=config.width,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        intermediate_size=int(config.width * config.mlp_ratio),
+        **sizes,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.dropout,
         max_position_embeddings=max(512, config.max_length + 2),
         initializer_range=(3 * config.width) ** -0.5,
-        pad_token_id=tokenizer.pad_token_id,
     )
 
 
 class TextEncoder(nn.Module):
-    """An encoder of transformers, used for its tokens; the first one stands for the caption."""
+    """An encoder of transformers, used for its tokens.
+
+    One token stands for the caption: the first of BERT and its kin, which see the whole caption from each token; the
+    end token of the CLIP-style transformer, whose tokens see only what comes before them.
+    """
 
     def __init__(self, architecture: Any) -> None:
         super().__init__()
@@ -149,12 +170,35 @@ class TextEncoder(nn.Module):
         if getattr(self.transformer, "pooler", None) is not None:
             self.transformer.pooler = None  # no loss reads it: dead weights, and gradients that DDP would wait for
         self.width: int = architecture.hidden_size
+        self.max_length = _num_positions(self.transformer)
+        self.end: int | None = architecture.eos_token_id if architecture.model_type == CLIP else None
+
+    def summary(self, tokens: Tokens) -> Tensor:
+        """Return the position of the token that stands for each caption. Shapes: -> int64 [B].
+
+        Configs of CLIP's first release call the end token 2; its true id is the largest (transformers, issue 24773).
+        """
+        ids_BL = tokens.input_ids_BL
+        if self.end is None:
+            return ids_BL.new_zeros(len(ids_BL))
+        return (ids_BL if self.end == 2 else (ids_BL == self.end).long()).argmax(dim=1)
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Shapes: tokens [B, L] -> [B, L, D]."""
+        if tokens.input_ids_BL.shape[1] > self.max_length:
+            raise ValueError(
+                f"captions of {tokens.input_ids_BL.shape[1]} tokens: the text encoder has positions for "
+                f"{self.max_length}; cut them, as model.tokenize does at the config's max_length"
+            )
         output = self.transformer(input_ids=tokens.input_ids_BL, attention_mask=tokens.attention_mask_BL)
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    def layers(self) -> list[nn.Module]:
+        """Return the transformer layers."""
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        return [module for module in self.transformer.modules() if isinstance(module, GradientCheckpointingLayer)]
 
     def together(self, parts: Sequence[Tokens]) -> list[EncodedCaptions]:
         """Return all parts encoded, captions of like length in one pass whatever part they are of.
@@ -175,9 +219,19 @@ class TextEncoder(nn.Module):
         sizes = [len(part) for part in parts]
         flat_TD = torch.cat(flat) if len(flat) > 1 else flat[0]
         return [
-            EncodedCaptions(flat_TD, starts, max(own.tolist()))
-            for starts, own in zip(torch.split(start_B, sizes), torch.split(length_B, sizes), strict=True)
+            EncodedCaptions(flat_TD, starts, self.summary(part), max(own.tolist()))
+            for part, starts, own in zip(parts, torch.split(start_B, sizes), torch.split(length_B, sizes), strict=True)
         ]
+
+
+def _num_positions(transformer: nn.Module) -> int:
+    """Return how many tokens the position table serves; RoBERTa's counts from behind its padding token."""
+    tables = [
+        module for name, module in transformer.named_modules() if re.search(r"\.position_embeddings?$", name)
+    ]  # fmt: skip
+    table = tables[0]
+    assert isinstance(table, nn.Embedding)
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 @dataclass(frozen=True)
@@ -188,13 +242,15 @@ class EncodedCaptions:
     """tokens of all captions that were encoded together"""
     start_B: Tensor
     """position of each caption's first token"""
+    summary_B: Tensor
+    """position within each caption of the token that stands for it"""
     length: int
     """tokens of the longest caption"""
 
     @property
-    def first_BD(self) -> Tensor:  # noqa: N802
-        """The first token of each caption, which stands for it."""
-        return self.flat_TD.index_select(0, self.start_B)
+    def summary_BD(self) -> Tensor:  # noqa: N802
+        """The token of each caption that stands for it."""
+        return self.flat_TD.index_select(0, self.start_B + self.summary_B)
 
     @property
     def token_BLD(self) -> Tensor:  # noqa: N802
@@ -225,13 +281,10 @@ def _stack(parts: Sequence[Tensor], length: int) -> Tensor:
     return torch.cat([F.pad(part, (0, length - part.shape[1])) for part in parts])
 
 
-def load_pretrained_weights(encoder: TextEncoder, name: str) -> None:
+def load_pretrained_weights(encoder: TextEncoder, name: str) -> LoadReport:
     """Replace the encoder's weights by those of the hub name or folder `name`."""
     from transformers import AutoModel
 
-    source = AutoModel.from_pretrained(name).state_dict()
-    own = encoder.transformer.state_dict()
-    missing = sorted(set(own) - set(source))
-    if missing:
-        raise ValueError(f"text encoder {name}: lacks the weights {', '.join(missing[:5])} ({len(missing)} in all)")
-    encoder.transformer.load_state_dict({key: source[key] for key in own})
+    source = AutoModel.from_pretrained(name)
+    state = getattr(source, "text_model", source).state_dict()
+    return load_weights(encoder.transformer, state, f"text encoder {name}")

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.config import ImageConfig
 from model.projector import SharedBatchNorm
@@ -22,8 +23,16 @@ class Stem(nn.Module):
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
         self.patch_size = config.patch_size
+        self.keeps_remainder = True
         project = _convolutions(config) if config.stem == "conv" else _patches(config)
         self.project = project.to(memory_format=torch.channels_last)  # the fastest order, and that of patches
+        self.norm = nn.LayerNorm(config.width) if config.stem_norm == "layer" else nn.Identity()
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of the patches of an image: those at the ends may be begun ones."""
+        sides = (height, width) if self.keeps_remainder else (height + 1 - self.patch_size, width + 1 - self.patch_size)
+        rows, columns = (-(-side // self.patch_size) for side in sides)
+        return rows, columns
 
     def forward(self, image_BCHW: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return patch features and the grid (rows, columns) that they form.
@@ -32,10 +41,11 @@ class Stem(nn.Module):
         Shapes: image_BCHW [B, 3, H, W] -> [B, N, D] with N = rows x columns, rows = ceil(H / patch size).
         """
         bottom, right = (-side % self.patch_size for side in image_BCHW.shape[-2:])
-        if bottom or right:
+        if self.keeps_remainder and (bottom or right):
             image_BCHW = F.pad(image_BCHW, (0, right, 0, bottom), mode="replicate")
         features: Tensor = self.project(image_BCHW.contiguous(memory_format=torch.channels_last))
-        return features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3])
+        patch_BND: Tensor = self.norm(features.flatten(2).transpose(1, 2))
+        return patch_BND, (features.shape[2], features.shape[3])
 
 
 def _patches(config: ImageConfig) -> nn.Module:
@@ -98,6 +108,15 @@ class MLP(nn.Sequential):
         super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, out or width))
 
 
+class TokenMixer(MLP):
+    """An MLP over the tokens, each channel by itself: from one number of tokens to another."""
+
+    def forward(self, token_BND: Tensor) -> Tensor:
+        """Shapes: [B, N, D] -> [B, M, D]."""
+        mixed: Tensor = super().forward(token_BND.transpose(1, 2))  # type: ignore[no-untyped-call]
+        return mixed.transpose(1, 2)
+
+
 class Attention(nn.Module):
     """Multi-head attention of tokens over themselves."""
 
@@ -112,15 +131,15 @@ class Attention(nn.Module):
         q, k, v = (_split(part, self.num_heads) for part in self.qkv(x_BND).chunk(3, dim=-1))
         return self.proj(_merge(_attend(q, k, v, mask_BN)))  # type: ignore[no-any-return]
 
-    def first(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
-        """Return what `forward` gives for the first token, at the cost of one query.
+    def at(self, x_BND: Tensor, position_B: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """Return what `forward` gives for one token of each sample, at the cost of one query.
 
-        Shapes: x_BND [B, N, D] -> [B, 1, D].
+        Shapes: x_BND [B, N, D], position_B [B] -> [B, 1, D].
         """
         (q_weight, kv_weight), (q_bias, kv_bias) = (
             torch.split(part, [len(part) // 3, len(part) * 2 // 3]) for part in (self.qkv.weight, self.qkv.bias)
         )
-        q = _split(F.linear(x_BND[:, :1], q_weight, q_bias), self.num_heads)
+        q = _split(F.linear(token_at(x_BND, position_B), q_weight, q_bias), self.num_heads)
         k, v = (_split(part, self.num_heads) for part in F.linear(x_BND, kv_weight, kv_bias).chunk(2, dim=-1))
         return self.proj(_merge(_attend(q, k, v, mask_BN)))  # type: ignore[no-any-return]
 
@@ -194,12 +213,13 @@ class Block(nn.Module):
         out: Tensor = x_BND + self.drop_path(self.mlp(self.norm2(x_BND)))
         return out
 
-    def first(self, x_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
-        """Return what `forward` gives for the first token, without the others' share of the work.
+    def at(self, x_BND: Tensor, position_B: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """Return what `forward` gives for one token of each sample, without the others' share of the work.
 
-        Shapes: [B, N, D] -> [B, 1, D].
+        Shapes: [B, N, D], position_B [B] -> [B, 1, D].
         """
-        x_B1D = x_BND[:, :1] + self.drop_path(self.attn.first(self.norm1(x_BND), mask_BN))
+        seen_B1D = self.drop_path(self.attn.at(self.norm1(x_BND), position_B, mask_BN))
+        x_B1D = token_at(x_BND, position_B) + seen_B1D
         out: Tensor = x_B1D + self.drop_path(self.mlp(self.norm2(x_B1D)))
         return out
 
@@ -221,8 +241,17 @@ class CrossBlock(nn.Module):
         return out
 
 
-def run_blocks(blocks: Sequence[nn.Module] | nn.ModuleList, x_BND: Tensor) -> Tensor:
-    """Return the tokens after all blocks; no blocks, no change."""
+def token_at(x_BND: Tensor, position_B: Tensor) -> Tensor:
+    """Return one token of each sample. Shapes: [B, N, D], [B] -> [B, 1, D]."""
+    return x_BND.gather(1, position_B[:, None, None].expand(-1, 1, x_BND.shape[2]))
+
+
+def run_blocks(blocks: Sequence[nn.Module] | nn.ModuleList, x_BND: Tensor, recompute: bool = False) -> Tensor:
+    """Return the tokens after all blocks; no blocks, no change.
+
+    With `recompute` a block's activations are not kept for the backward pass but computed again in it.
+    """
+    recompute = recompute and torch.is_grad_enabled()
     for block in blocks:
-        x_BND = block(x_BND)
+        x_BND = checkpoint(block, x_BND, use_reentrant=False) if recompute else block(x_BND)
     return x_BND

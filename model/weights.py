@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.card import CardFacts, model_card
+from model.checkpoint import load_weights
 from model.config import ModelConfig, from_dict
 from model.text import load_tokenizer
 
@@ -21,7 +23,7 @@ TOKENIZER = "tokenizer_config.json"
 FORMAT = 1
 
 
-def save(model: OVSegmentor, folder: Path, card: str) -> None:
+def save(model: OVSegmentor, folder: Path, facts: CardFacts | None = None) -> None:
     """Write the model to `folder`; each file is renamed into place, config.json last."""
     from safetensors.torch import save_file
 
@@ -38,7 +40,7 @@ def save(model: OVSegmentor, folder: Path, card: str) -> None:
         save_file(state, draft / WEIGHTS)
         if model.tokenizer is not None:
             model.tokenizer.save_pretrained(draft)
-        (draft / CARD).write_text(card, encoding="utf-8")
+        (draft / CARD).write_text(model_card(model, facts or CardFacts()), encoding="utf-8")
         for path in sorted(draft.iterdir()):
             path.replace(folder / path.name)
         (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -65,13 +67,7 @@ def load(cls: type[OVSegmentor], folder: Path) -> OVSegmentor:
     if stored["behaviour"] != cls.behaviour:
         cls = _behaving(stored["behaviour"])
     model = cls(from_dict(ModelConfig, stored["model"]), tokenizer, architecture)
-    state = load_file(folder / WEIGHTS)
-    expected = model.state_dict()
-    wrong = [key for key in expected if key not in state or state[key].shape != expected[key].shape]
-    wrong += [key for key in state if key not in expected]
-    if wrong:
-        raise ValueError(f"{folder / WEIGHTS}: {len(wrong)} weights do not fit {CONFIG}, first {', '.join(wrong[:5])}")
-    model.load_state_dict(state)
+    model.load_report = load_weights(model, load_file(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()
 
 

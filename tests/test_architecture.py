@@ -87,9 +87,16 @@ def test_training_and_evaluation_run_without_the_orchestration_stack(module: str
     assert done.returncode == 0, done.stderr
 
 
+def _sources_of(test: Path) -> list[Path]:
+    """Return the sources whose name a test module bears, alone or followed by the aspect that it tests."""
+    words = test.stem.removeprefix("test_").split("_")
+    names = ["_".join(words[:count]) + ".py" for count in range(1, len(words) + 1)]
+    return [path for name in names if (path := ROOT / test.parent / name).exists()]
+
+
 def test_every_test_module_mirrors_a_source() -> None:
     tests = [path.relative_to(ROOT / "tests") for room in ROOMS for path in (ROOT / "tests" / room).rglob("test_*.py")]
-    orphans = [str(path) for path in tests if not (ROOT / path.parent / path.name.removeprefix("test_")).exists()]
+    orphans = [str(path) for path in tests if not _sources_of(path)]
     assert not orphans, f"tests without a source of that name: {orphans}"
 
 

@@ -67,6 +67,18 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class ComputeConfig:
+    """How a step is computed: what it costs, and what it may change in the last digits."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: matrix products and convolutions by torch.autocast; weights, norms and losses stay float32"""
+    compile: bool = False
+    """torch.compile of the transformer blocks; pays on a GPU, after a minute of compilation"""
+    recompute: bool = False
+    """activation checkpointing: blocks are computed again in the backward pass, for batches that do not fit"""
+
+
+@dataclass(frozen=True)
 class LaunchConfig:
     """Where a phase runs."""
 
@@ -117,6 +129,8 @@ class TrainConfig:
     """steps between checkpoints, of which the last two are kept"""
     log_every: int = 20
     """steps between log lines"""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """how a step is computed"""
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     """workers and their resources"""
 

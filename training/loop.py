@@ -26,10 +26,10 @@ from training.batch import build_batch, with_positives
 from training.build import entities_named, start_model
 from training.data import Chunk, TrainingSet, prefetched, read_chunks, seed_of
 from training.entity_masking import NounPrompts
-from training.metrics import MetricsWriter
+from training.metrics import MetricsWriter, last_losses
 from training.optim import apply_gradients, build_optimizer, learning_rate
 from training.phase import Phase
-from training.record import run_record
+from training.record import card_facts, run_record
 from training.transforms import build_transform
 from training.workers import from_all, mean_losses, wait_for_all
 
@@ -103,6 +103,10 @@ class Trainer:
         self.progress = Progress(place=worker_rank())
         self._resume()
         self.model.train()
+        if self.config.compute.recompute:
+            self.model.recompute_activations()
+        if self.config.compute.compile:
+            self.model.compile_blocks()
         self.objective: nn.Module = self.model
         if num_workers() > 1:
             # A group of its own: DDP's reductions run beside the model's gathers and must not be matched with them.
@@ -141,7 +145,8 @@ class Trainer:
         where = f"step {progress.step + 1}, keys of worker {worker_rank()}: {keys}"
         torch.manual_seed(seed_of(config.seed, config.phase, progress.step, worker_rank(), "noise"))
         try:
-            losses: Losses = self.objective(batch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.compute.precision == "bfloat16"):
+                losses: Losses = self.objective(batch)
             losses.total.backward()  # type: ignore[no-untyped-call]
         except Exception as error:
             error.add_note(where)
@@ -187,10 +192,11 @@ class Trainer:
         """Write the model and then the run's record."""
         undecodable = {key: reason for found in from_all(self.progress.undecodable) for key, reason in found.items()}
         if worker_rank() == 0:
-            with state.writing_folder(self.phase.model_dir) as folder:
-                self.model.save_pretrained(folder)
             progress = self.progress
             record = run_record(self.phase.settings(), self.model, progress.step, undecodable, progress.train_time_s)
+            facts = card_facts(record, len(self.dataset), last_losses(self.phase.run_dir))
+            with state.writing_folder(self.phase.model_dir) as folder:
+                self.model.save_pretrained(folder, facts)
             state.write_json(self.phase.run_dir / state.RUN, record)
 
     def _resume(self) -> None:

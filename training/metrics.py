@@ -18,6 +18,7 @@ from training.config import TrainConfig
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
+LOSSES = ("total", "contrastive", "entity", "mask", "nouns")
 
 
 class MetricsWriter:
@@ -65,16 +66,18 @@ class MetricsWriter:
         self._clock = (time.monotonic(), line["step"])
         rate = (line["step"] - then_step) / max(1e-9, self._clock[0] - then)
         left_s = round((self._config.steps - line["step"]) / max(1e-9, rate))
-        losses = "  ".join(
-            f"{name} {line[name]:.3f}"
-            for name in ("total", "contrastive", "entity", "mask", "nouns")
-            if line[name] is not None
-        )
+        losses = "  ".join(f"{name} {line[name]:.3f}" for name in LOSSES if line[name] is not None)
         logger.info(
             "phase %d  step %s/%s  epoch %.2f  %s  lr %.2e  %.1f steps/s  eta %d:%02d",
             line["phase"], f"{line['step']:,}", f"{self._config.steps:,}", line["epoch"], losses, line["lr"], rate,
             left_s // 60, left_s % 60,
         )  # fmt: skip
+
+
+def last_losses(run_dir: Path) -> dict[str, float]:
+    """Return the losses of a run's last step."""
+    line = json.loads((run_dir / METRICS).read_text().splitlines()[-1])
+    return {name: line[name] for name in LOSSES if line[name] is not None}
 
 
 def drop_lines_after(path: Path, step: int) -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from model import ModelConfig, OVSegmentor
+from model import CardFacts, ModelConfig, OVSegmentor
 from training.config import TrainConfig
 
 PACKAGES = ("torch", "transformers", "timm", "numpy", "pyarrow")
@@ -35,6 +35,24 @@ def run_record(
         "skipped_keys": {str(key): reason for key, reason in sorted(undecodable.items())},
         "train_time_s": round(train_time_s, 1),
     }
+
+
+def card_facts(record: dict[str, Any], num_images: int, losses: dict[str, float]) -> CardFacts:
+    """Return what a trained model's card says beyond its config: data, recipe, and the losses of its last step."""
+    train = record["train"]
+    data = (
+        f"{num_images:,} images with captions (samples.arrow, digest {record['inputs']['samples']}). No mask was read."
+    )
+    recipe = {
+        "phase": record["phase"],
+        "steps": f"{record['steps']:,} of {train['batch_size']} images",
+        "optimiser": f"AdamW, learning rate {train['optim']['lr']}, weight decay {train['optim']['weight_decay']}",
+        "losses": ", ".join(f"{name} {value}" for name, value in record["model"]["loss"].items()),
+        "augmentation": train["augment"]["kind"],
+        "seed": record["seed"],
+        "commit": record["commit"],
+    }
+    return CardFacts(data, recipe, {f"{name} loss, last step": value for name, value in losses.items()})
 
 
 def git_commit() -> str | None:

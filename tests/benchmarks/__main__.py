@@ -1,4 +1,7 @@
-"""Run the benchmarks and print their figures as Markdown: `make bench`. No figure here is a test."""
+"""Run the benchmarks, all or those of the rooms named, and print their figures as Markdown: `make bench`.
+
+No figure here is a test.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import curation, training
+from tests.benchmarks import curation, model, training
+
+ROOMS = ("curation", "model", "training")
+BENCHES = (
+    curation.parse, curation.draw, curation.download, curation.read,
+    model.train, model.infer, model.where_time_goes,
+    training.step,
+)  # fmt: skip
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
     print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}\n")
     print("| what | figure | against | ratio |\n| --- | --- | --- | --- |")
-    for bench in (curation.parse, curation.draw, curation.download, curation.read, training.step):
+    chosen = [bench for bench in BENCHES if bench.__module__.rsplit(".", 1)[1] in (sys.argv[1:] or ROOMS)]
+    for bench in chosen:
         with tempfile.TemporaryDirectory() as folder:
             for row in bench(Path(folder)):
                 print("| " + " | ".join(row) + " |")

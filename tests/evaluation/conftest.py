@@ -26,7 +26,8 @@ class OracleModel(nn.Module):
 
     def __init__(self, patch_size: int = 1, confused: bool = False) -> None:
         super().__init__()
-        self.config = SimpleNamespace(image=SimpleNamespace(patch_size=patch_size))
+        self.config = SimpleNamespace(image=SimpleNamespace(patch_size=patch_size), embedding_width=len(NAMES))
+        self.behaviour = "default"
         self.shift = nn.Parameter(torch.tensor(int(confused)), requires_grad=False)
         self.logit_scale = nn.Parameter(torch.zeros(()))
         self.passes = 0
@@ -52,7 +53,12 @@ class OracleModel(nn.Module):
             embedding_BE=(group_BGE * present_BG1).sum(1),
             group_embedding_BGE=group_BGE,
             assignment=SimpleNamespace(soft_BGN=soft_BGN),
+            grid=self.grid(image_BCHW),
         )
+
+    def grid(self, image_BCHW: Tensor) -> tuple[int, int]:
+        rows, columns = (-(-length // self.config.image.patch_size) for length in image_BCHW.shape[-2:])
+        return rows, columns
 
     def scale(self) -> float:
         return 100.0

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model import Batch, ImageConfig, LossConfig, ModelConfig, OVSegmentor, TextConfig, initial, learn_wordpiece
+from model.presets import groupvit
 
 CAPTIONS = [
     "a photo of a cat on the grass",
@@ -54,6 +55,18 @@ def small_config(paper_config: ModelConfig) -> ModelConfig:
         paper_config.image, stem="conv", patch_size=4, depths=(0, 0), query="assignment", similarity="cosine"
     )
     return replace(paper_config, image=image, loss=LossConfig(nouns=1.0), projector="linear")
+
+
+@pytest.fixture
+def groupvit_config() -> ModelConfig:
+    """Return the architecture of GroupViT, tiny."""
+    preset = groupvit()
+    image = replace(
+        preset.image, image_size=32, patch_size=8, width=24, num_heads=2, depths=(1, 1, 1), num_group_tokens=(6, 3),
+        num_groups=(6, 3),
+    )  # fmt: skip
+    text = replace(preset.text, width=16, num_layers=2, num_heads=2, max_length=24)
+    return replace(preset, image=image, text=text, embedding_width=12, projector_width=32)
 
 
 def _model(config: ModelConfig, tokenizer: Any, seed: int = 0) -> OVSegmentor:

@@ -12,7 +12,7 @@ def test_a_config_survives_json() -> None:
     config = ModelConfig(
         image=ImageConfig(stem="conv", patch_size=4, depths=(0, 2, 1), num_group_tokens=(16, 4), num_groups=(8, 4)),
         text=TextConfig(pretrained="folder"),
-        loss=LossConfig(nouns=1.0, share_positives=True),
+        loss=LossConfig(nouns=1.0, mask=0.0, share_positives=True),
         projector="linear",
     )
     assert from_dict(ModelConfig, json.loads(json.dumps(asdict(config)))) == config
@@ -34,6 +34,8 @@ def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
         ({"num_groups": (0,)}, "num_groups = \\(0,\\): must be positive"),
         ({"assign_eps": 0.0}, "assign_eps = 0.0: must be positive"),
         ({"drop_path": 1.0}, "drop_path = 1.0: must be in"),
+        ({"stem_norm": "batch"}, "stem_norm = 'batch': stem 'patch' knows 'none' and 'layer'"),
+        ({"stem": "conv", "pretrained": "vit_small_patch16_224.dino"}, "need stem 'patch', found 'conv'"),
     ],
 )
 def test_an_impossible_image_config_is_refused(change: dict[str, object], message: str) -> None:
@@ -52,3 +54,5 @@ def test_impossible_text_and_loss_configs_are_refused() -> None:
         LossConfig(temperature=0.001)
     with pytest.raises(ValueError, match="embedding_width = 0"):
         ModelConfig(embedding_width=0)
+    with pytest.raises(ValueError, match=r"loss.mask = 1.6: mask consistency is defined for one grouping, found"):
+        ModelConfig(image=ImageConfig(depths=(6, 3, 3), num_group_tokens=(64, 8), num_groups=(64, 8)))

@@ -20,8 +20,10 @@ SMALL = replace(PAPER, stem="conv", depths=(0, 0), query="assignment", similarit
 def plain_grouping(block: GroupingBlock, patch: Tensor, token: Tensor) -> Tensor:
     """Values of all patches, a hard choice per patch, a mean per group, one patch after the other."""
     patch = block.norm_patches(patch)
-    mixed = torch.stack([block.mix_tokens(sample.T).T for sample in block.norm_tokens(token)])
-    query = block.cross(block.norm_queries(mixed), patch)
+    mixed = block.norm_tokens(token).mT
+    for layer in block.mix_tokens:
+        mixed = layer(mixed)
+    query = block.cross(block.norm_queries(mixed.mT), patch)
     q, k, v = block.q_proj(query), block.k_proj(patch), block.v_proj(patch)
     if block.similarity.log_scale is not None:
         q, k = F.normalize(q, dim=-1) * block.similarity.log_scale.exp(), F.normalize(k, dim=-1)

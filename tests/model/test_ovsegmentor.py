@@ -67,7 +67,8 @@ def test_losses_are_those_of_the_parts(config: ModelConfig, make_model: Make, ma
         for tokens in (batch.caption, batch.answer, batch.cross_entity, batch.nouns)
     )
     scale = model.logit_scale.exp()
-    completed = model.completion(question.token_BLD, batch.question.attention_mask_BL, image.group_BGD)
+    first_B = torch.zeros(4, dtype=torch.int64)
+    completed = model.completion(question.token_BLD, first_B, batch.question.attention_mask_BL, image.group_BGD)
     same = torch.eye(4, dtype=torch.bool)
     same[0, 3] = same[3, 0] = True  # both ask for "a photo of a cat"
     expected = {

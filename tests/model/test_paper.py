@@ -82,7 +82,7 @@ def official_parameters(model: OVSegmentor) -> dict[str, Tensor]:
     own = dict(model.named_parameters())
     found = {}
     for key, value in fixture()[1].items():
-        for name in translate({key: value}):
+        for name in translate({key: value})[0]:
             if name in own:
                 found[key] = own[name]
     return found
@@ -141,7 +141,7 @@ def test_features_on_the_way_equal_the_release() -> None:
             ("momentum", model.momentum_encoder, given.cross_image),
         ):
             stage: Any = encoder.stages[0]
-            patch, token = stage.tokens(encoder.embed(image)[0])
+            patch, token = stage.tokens(encoder.embed(image)[0], None)
             compare(f"{branch}/patch_tokens_stage1", patch)
             compare(f"{branch}/group_tokens_stage1", token)
             compare(f"{branch}/projected_group_tokens", stage.grouping.assign(patch, token)[1])
@@ -166,7 +166,7 @@ def test_features_on_the_way_equal_the_release() -> None:
             if name == "question":
                 compare("question/feat", text.token_BLD)
                 assert model.completion is not None
-                answer = model.completion(text.token_BLD, None, features.group_BGD)
+                answer = model.completion(text.token_BLD, torch.zeros(4, dtype=torch.int64), None, features.group_BGD)
                 compare("entity/question_out", answer)
                 compare("entity/question_bridge", model.completion_projector(answer), 5e-5)
 
@@ -258,9 +258,11 @@ Change = Callable[[dict[str, Tensor]], Any]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("img_encoder.norm.bias"), r"missing \['image_encoder.norm.bias'\] \(1\)"),
-        (lambda state: state.update(extra=torch.zeros(1)), r"unknown \['extra'\] \(1\)"),
-        (lambda state: state.update({"img_encoder.norm.bias": torch.zeros(3)}), r"other shapes \['image_encoder.norm"),
+        (lambda state: state.pop("img_encoder.norm.bias"), r"1 missing \['image_encoder.norm.bias'\]"),
+        (
+            lambda state: state.update({"img_encoder.norm.bias": torch.zeros(3)}),
+            r"1 of other shapes \['image_encoder.n",
+        ),
         (lambda state: state.pop("img_encoder.patch_embed.proj.weight"), "expected img_encoder"),
     ],
 )
@@ -270,6 +272,20 @@ def test_a_checkpoint_that_does_not_fit_is_refused(change: Change, message: str)
     change(state)
     with pytest.raises(ValueError, match=message):
         load_official(state, config["what"]["model"], BertConfig(**config["what"]["bert_config"]))
+
+
+def test_every_key_is_accounted_for(caplog: pytest.LogCaptureFixture) -> None:
+    config, state, _, _ = fixture()
+    model = load_official(
+        {**state, "extra": torch.zeros(1)}, config["what"]["model"], BertConfig(**config["what"]["bert_config"])
+    )
+    report = model.load_report
+    assert report is not None
+    assert set(report.loaded) == set(model.state_dict())
+    assert report.new == ()
+    assert len(report.loaded) + len(report.unused) == len(state) + 1
+    assert {"extra", "logit_scale_mask"} < set(report.unused)
+    assert "extra" in caplog.text  # a weight nobody knows is worth a warning
 
 
 def test_the_forms_of_released_checkpoints_are_the_same_model(tmp_path: Path) -> None:

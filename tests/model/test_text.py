@@ -113,7 +113,7 @@ def test_encoding_parts_together_equals_one_caption_at_a_time(
     rows = iter(alone)
     for part, captions in zip(found, lists, strict=True):
         assert part.token_BLD.shape[1] == part.length
-        for first, row in zip(part.first_BD, part.token_BLD[: len(captions)], strict=True):
+        for first, row in zip(part.summary_BD, part.token_BLD[: len(captions)], strict=True):
             one = next(rows)
             torch.testing.assert_close(row[: len(one)], one)
             assert torch.equal(first, row[0])
