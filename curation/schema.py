@@ -32,6 +32,9 @@ ENTITIES = pa.schema([*CAPTIONS, pa.field("entities", pa.list_(pa.string())), pa
 NOUNS = pa.field("nouns", pa.list_(SPAN))
 """Further column of entities/ when the parse was asked for noun spans."""
 
+SUBSET = pa.schema([("key", pa.int64()), ("caption_id", pa.int32()), ("digest", pa.uint64())])
+"""A subset manifest: one row per caption, sorted by (key, caption_id); `digest` is its `caption_digest`."""
+
 POSTINGS = pa.schema([("entity", pa.string()), ("key", pa.int64()), ("part", pa.int32()), ("row", pa.int32())])
 """postings/: sorted by (entity, part, row); `row` counts from 0 within entities/part-<part>.parquet."""
 
@@ -55,6 +58,16 @@ PAIRS = pa.schema([("key", pa.int64()), ("pair_key", pa.int64()), ("entity", pa.
 def image_key(address: str) -> int:
     """Return the 63-bit key of an image: its URL, or its path relative to the image root, hashed by xxh3-64."""
     return xxhash.xxh3_64_intdigest(address.encode()) >> 1
+
+
+def address_digest(address: str) -> int:
+    """Return a second hash of an image's address, independent of its key: it tells two addresses of one key apart."""
+    return xxhash.xxh3_64_intdigest(address.encode(), seed=1)
+
+
+def caption_digest(address: int, caption: str) -> int:
+    """Return the hash of an `address_digest` and a text, by which captions are told apart and found again."""
+    return xxhash.xxh3_64_intdigest(caption.encode(), seed=address)
 
 
 def file_digest(path: Path) -> str:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,15 @@ def _summary(out: Path) -> str:
 def _ingest(options: argparse.Namespace) -> None:
     from curation.captions import IngestConfig, ingest
 
-    config = with_settings(IngestConfig(), options.settings)
+    files = {name: getattr(options, name) for name in ("removed", "subset") if getattr(options, name)}
+    config = replace(with_settings(IngestConfig(), options.settings), **files)
     _print_counts(ingest(options.table, options.out, config).counts)
+
+
+def _subset(options: argparse.Namespace) -> None:
+    from curation.subset import write_subset
+
+    print(f"{options.out}: {write_subset(options.data_dir, options.out):,} captions")
 
 
 def _parse(options: argparse.Namespace) -> None:
@@ -157,8 +165,22 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, help="folder of the run (default runs/RECIPE)")
 
     ingest = add("ingest", _ingest, "read a caption table into DIR/captions")
-    ingest.add_argument("table", type=Path, help="TSV or CSV with url or image, and caption")
+    ingest.add_argument(
+        "table",
+        help="TSV, CSV, Parquet or JSON lines with url or image, and caption: a file, folder, glob, "
+        "s3:// or http(s):// address, or cc12m or cc3m by name",
+    )
     ingest.add_argument("--out", type=Path, required=True, metavar="DIR", help="data folder")
+    ingest.add_argument(
+        "--remove", dest="removed", metavar="FILE", help="take out rows with an address, domain or key of this list"
+    )
+    ingest.add_argument("--subset", metavar="FILE", help="keep the captions of this subset manifest only")
+
+    subset = add(
+        "subset", _subset, "write which captions DIR/entities holds, so that others can rebuild it", settings=False
+    )
+    subset.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+    subset.add_argument("--out", type=Path, required=True, metavar="FILE", help="manifest to write (Parquet)")
 
     for name, command, text in (
         ("parse", _parse, "find the entities of DIR/captions; writes DIR/entities and DIR/postings"),

@@ -10,6 +10,6 @@ from curation.manifest import Manifest
 
 
 @flow(name="ingest", log_prints=False)
-def ingest(table: Path, data_dir: Path, config: IngestConfig = IngestConfig()) -> Manifest:
+def ingest(table: Path | str, data_dir: Path, config: IngestConfig = IngestConfig()) -> Manifest:
     """Read a caption table into captions/, refusing bad rows with file, line and reason."""
     return captions.ingest(table, data_dir, config)

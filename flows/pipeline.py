@@ -40,7 +40,7 @@ def pipeline(config: PipelineConfig, out: Path) -> Path:
     _keep_config(config, out)
     data_dir = out / "data"
     drawn = scenes(out / "scenes", config.scenes) if config.scenes else None
-    table = drawn / "captions.tsv" if drawn else Path(config.table or "")
+    table = drawn / "captions.tsv" if drawn else config.table or ""
     benchmark_root = Path(config.benchmark_root) if config.benchmark_root else out / "scenes" / "benchmark"
 
     captions = _after(ingest, drawn)(table, data_dir, config.ingest)

@@ -27,7 +27,8 @@ class PipelineConfig:
     scenes: ScenesConfig | None = None
     """scenes to draw and serve as the source; None takes `table`"""
     table: str | None = None
-    """caption table: a file with an address (url) or a path (image) and a caption per row"""
+    """caption table with an address (url) or a path (image) and a caption per row: a file, folder, glob or address, or
+    the name of a published one (cc12m, cc3m)"""
     image_root: str | None = None
     """folder that the table's image paths are relative to"""
     serve_port: int | None = None
