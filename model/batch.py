@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.text import Tokens
+from model.workers import num_workers
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,22 @@ def check_image(image: Tensor, finite: bool, name: str = "image") -> None:
         raise ValueError(f"{name}: found NaN or infinite values in image {', '.join(map(str, bad[:8]))} of the batch")
 
 
-def check_batch(batch: Batch, config: ModelConfig) -> None:
+def check_batch(batch: Batch, config: ModelConfig, is_training: bool) -> None:
     """Refuse a batch whose parts do not fit each other before anything is computed."""
-    check_image(batch.image, finite=False)
+    is_cheap = not batch.image.is_cuda  # on a GPU the answer would have to be waited for; there the loss tells
+    check_image(batch.image, finite=is_cheap)
     size = len(batch.image)
+    if is_training and size * num_workers() == 1 and config.projector == "mlp":
+        raise ValueError(
+            "batch: found a single pair; in training the projectors normalise over the batch: use at least 2 pairs, "
+            "or projector = 'linear'"
+        )
     for name in ("caption", "question", "answer", "cross_entity"):
         tokens = getattr(batch, name)
         if tokens is not None and len(tokens) != size:
             raise ValueError(f"{name}: expected one per image, {size}, found {len(tokens)}")
     if batch.cross_image is not None:
-        check_image(batch.cross_image, finite=False, name="cross_image")
+        check_image(batch.cross_image, finite=is_cheap, name="cross_image")
         if len(batch.cross_image) != size:
             raise ValueError(f"cross_image: expected one per image, {size}, found {len(batch.cross_image)}")
     for pair in (("question", "answer"), ("cross_image", "cross_entity"), ("nouns", "noun_labels_BN")):

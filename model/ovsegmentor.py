@@ -143,7 +143,7 @@ class OVSegmentor(nn.Module):
 
     def losses(self, batch: Batch) -> Losses:
         """Return the losses of a batch; in training mode with dropout, noise and batch statistics."""
-        check_batch(batch, self.config)
+        check_batch(batch, self.config, self.training)
         weight = self.config.loss
         texts = self._read(batch)
         group_BGD, assignment, _ = self.image_encoder(batch.image)

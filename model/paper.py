@@ -73,7 +73,7 @@ class PaperSegmentor(OVSegmentor):
 
     def losses(self, batch: Batch) -> Losses:
         """Return the losses of the release. Captions must come padded as the release pads them, to 77 tokens [2.3]."""
-        check_batch(batch, self.config)
+        check_batch(batch, self.config, self.training)
         weight, scale = self.config.loss, self.scale()
         group_BGD, assignment, grid = self.image_encoder(batch.image)
         image_BE, group_BGE = self._project_image(group_BGD)

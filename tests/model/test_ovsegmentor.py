@@ -250,6 +250,36 @@ def test_images_that_are_not_finite_are_named(paper_config: ModelConfig, make_mo
             encode(image)
 
 
+def test_a_batch_of_one_is_scored_but_not_trained_on(
+    config: ModelConfig, make_model: Make, make_batch: MakeBatch
+) -> None:
+    model = make_model(config)
+    batch = make_batch(model, size=1, cross=False)
+    losses = model.eval().losses(batch)
+    assert losses.contrastive.item() == 0.0  # nothing to be told apart from
+    assert losses.total.isfinite()
+    if config.projector == "mlp":
+        with pytest.raises(ValueError, match=r"found a single pair; .* use at least 2 pairs, or projector = 'linear'"):
+            model.train().losses(batch)
+
+
+def test_training_images_that_are_not_finite_are_named(
+    paper_config: ModelConfig, make_model: Make, make_batch: MakeBatch
+) -> None:
+    model = make_model(paper_config)
+    batch = make_batch(model, cross=False)
+    batch.image[2, 0, 0, 0] = float("inf")
+    with pytest.raises(ValueError, match="image: found NaN or infinite values in image 2 of the batch"):
+        model.losses(batch)
+
+
+def test_empty_captions_have_a_defined_loss(config: ModelConfig, make_model: Make, make_batch: MakeBatch) -> None:
+    model = make_model(config).train()
+    batch = replace(make_batch(model, cross=False), caption=model.tokenize(["", "a cat", "", "a dog"]))
+    losses = model.losses(batch)
+    assert losses.total.isfinite()
+
+
 def test_a_batch_whose_parts_do_not_fit_is_refused(
     paper_config: ModelConfig, make_model: Make, make_batch: MakeBatch
 ) -> None:

@@ -16,6 +16,7 @@ from transformers import BertConfig, BertModel
 from model import text
 from model.config import TextConfig
 from model.text import (
+    CLIP,
     TextEncoder,
     Tokens,
     learn_wordpiece,
@@ -135,12 +136,45 @@ def test_no_other_paddings_cost_less(lengths: list[int], pass_cost: int) -> None
     assert cost(tuple(found)) == min(cost(choice) for choice in choices)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", CLIP])
 def test_other_encoders_of_transformers_fit(tokenizer: Any, model_type: str) -> None:
     config = TextConfig(model_type=model_type, width=16, num_layers=1, num_heads=2)
     model = encoder(tokenizer, config)
     assert model(tokenize(tokenizer, ["a cat"], 20)).shape[::2] == (1, 16)
     assert not [name for name, _ in model.named_parameters() if "pooler" in name]
+
+
+@pytest.mark.parametrize(("model_type", "limit"), [("bert", 512), ("roberta", 511), (CLIP, 20)])
+def test_captions_over_the_limit_are_refused_and_those_at_it_are_not(
+    tokenizer: Any, model_type: str, limit: int
+) -> None:
+    config = TextConfig(model_type=model_type, width=16, num_layers=1, num_heads=2, max_length=20)
+    model = encoder(tokenizer, config)
+    over = model.max_length + 1
+    assert model.max_length >= limit
+    ids = torch.full((1, over), 7)
+    assert model(Tokens(ids[:, 1:], torch.ones_like(ids[:, 1:]))).shape == (1, over - 1, 16)
+    with pytest.raises(ValueError, match=f"captions of {over} tokens: the text encoder has positions for {over - 1}"):
+        model(Tokens(ids, torch.ones_like(ids)))
+
+
+def test_the_end_token_stands_for_a_caption_that_is_read_from_left_to_right(tokenizer: Any) -> None:
+    config = TextConfig(model_type=CLIP, width=16, num_layers=2, num_heads=2, max_length=20)
+    model = encoder(tokenizer, config).eval()
+    tokens = tokenize(tokenizer, ["a cat on the sofa", "a dog"], 20)
+    ends = tokens.attention_mask_BL.sum(dim=1) - 1
+    assert torch.equal(model.summary(tokens), ends)
+    parts = model.together([tokens, tokenize(tokenizer, ["a sofa"], 20)])
+    whole = model(tokens)
+    torch.testing.assert_close(parts[0].summary_BD, whole[torch.arange(2), ends])
+    # The first token sees nothing but itself: it is the same for all captions and could tell nothing.
+    torch.testing.assert_close(whole[0, 0], whole[1, 0])
+
+
+def test_the_first_token_stands_for_a_caption_that_is_seen_at_once(tokenizer: Any) -> None:
+    model = encoder(tokenizer, TextConfig(width=16, num_layers=1, num_heads=2))
+    tokens = tokenize(tokenizer, ["a cat on the sofa", "a dog"], 20)
+    assert torch.equal(model.summary(tokens), torch.zeros(2, dtype=torch.int64))
 
 
 def test_a_pretrained_folder_gives_sizes_and_weights(tokenizer: Any, tmp_path: Path) -> None:
