@@ -36,7 +36,14 @@ SUBSET = pa.schema([("key", pa.int64()), ("caption_id", pa.int32()), ("digest", 
 """A subset manifest: one row per caption, sorted by (key, caption_id); `digest` is its `caption_digest`."""
 
 POSTINGS = pa.schema([("entity", pa.string()), ("key", pa.int64()), ("part", pa.int32()), ("row", pa.int32())])
-"""postings/: sorted by (entity, part, row); `row` counts from 0 within entities/part-<part>.parquet."""
+"""postings/: sorted by (entity, part, row), no row group with two entities; `row` counts from 0 within
+entities/part-<part>.parquet."""
+
+ENTITY_COUNTS = pa.schema([("entity", pa.string()), ("captions", pa.int64()), ("images", pa.int64())])
+"""postings/counts.parquet: the captions and the images (different keys) of each entity, the most frequent first."""
+
+COOCCURRENCE = pa.schema([("entity", pa.string()), ("other", pa.string()), ("captions", pa.int64())])
+"""postings/cooccurrence.parquet: the captions that name both, of every pair that occurs (entity < other)."""
 
 SAMPLES = pa.schema(
     [

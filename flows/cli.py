@@ -99,7 +99,15 @@ def _entities(options: argparse.Namespace) -> None:
     from curation.entities import EntityIndex
 
     index = EntityIndex(options.data_dir)
-    table = index.query(options.query, limit=options.limit) if options.query else index.counts()
+    if options.together:
+        table = index.together(options.query)
+    elif options.sample is not None:
+        table = index.sample(options.sample, options.seed, options.query)
+    elif options.count and options.query:
+        print(index.count(options.query))
+        return
+    else:
+        table = index.query(options.query, limit=options.limit) if options.query else index.counts()
     if options.format == "jsonl":
         print(table.to_pandas().to_json(orient="records", lines=True, force_ascii=False), end="")
     elif options.format == "csv":
@@ -198,6 +206,13 @@ def _parser() -> argparse.ArgumentParser:
     entities.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
     entities.add_argument("query", nargs="?", help='like "cat and (sofa or bed) and not dog"')
     entities.add_argument("--limit", type=int, default=20, help="most rows (default 20)")
+    instead = entities.add_mutually_exclusive_group()
+    instead.add_argument("--count", action="store_true", help="only how many captions match")
+    instead.add_argument(
+        "--together", action="store_true", help="which entities are named together (in matching captions)"
+    )
+    instead.add_argument("--sample", type=int, metavar="N", help="N random rows (that match)")
+    entities.add_argument("--seed", type=int, default=0, help="seed of the sample (default 0)")
     entities.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
 
     train = add("train", _train, "train both phases of a recipe on a data folder")

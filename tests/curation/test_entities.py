@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,13 +88,62 @@ def test_counts_tell_captions_from_images(index: EntityIndex) -> None:
 def test_card_holds_the_counts(tmp_path: Path) -> None:
     folder = data_folder(tmp_path, PARTS)
     card = read_datacard(folder / "postings")
-    assert card["figures"] == {"captions": 7, "images": 4, "postings": 11, "entities": 4}
+    assert card["figures"] == {
+        **{"captions": 7, "images": 4, "postings": 11, "entities": 4},
+        "entities per caption, mean": 11 / 7,
+        "captions that name a single entity, share": 4 / 7,
+        "pairs of entities that occur together": 3,
+    }
     assert card["tables"]["entities"] == EntityIndex(folder).counts().to_pylist()
+    assert card["tables"]["co-occurrence"] == [
+        {"entity": "cat", "cat": 4, "dog": 2, "sofa": 2, "people": 0},
+        {"entity": "dog", "cat": 2, "dog": 3, "sofa": 1, "people": 0},
+        {"entity": "sofa", "cat": 2, "dog": 1, "sofa": 3, "people": 0},
+        {"entity": "people", "cat": 0, "dog": 0, "sofa": 0, "people": 1},
+    ]
+
+
+def test_pairs_and_neighbours_are_counted(index: EntityIndex) -> None:
+    assert index.together().to_pylist() == [
+        {"entity": "cat", "other": "dog", "captions": 2},
+        {"entity": "cat", "other": "sofa", "captions": 2},
+        {"entity": "dog", "other": "sofa", "captions": 1},
+    ]
+    assert index.together("cat and not sofa").to_pylist() == [
+        {"entity": "cat", "captions": 2},
+        {"entity": "dog", "captions": 1},
+    ]
+    assert index.together("giraffe").num_rows == 0
+
+
+def test_a_query_is_counted(index: EntityIndex) -> None:
+    assert [index.count(query) for query in ("cat", "cat and sofa", "not cat", "giraffe")] == [4, 2, 3, 0]
+
+
+def test_a_sample_is_the_same_for_a_seed_and_holds_answers_only(index: EntityIndex) -> None:
+    assert index.sample(2, 7, "cat") == index.sample(2, 7, "cat")
+    drawn = {tuple(index.sample(2, seed, "cat")["caption"].to_pylist()) for seed in range(40)}
+    answers = index.query("cat")["caption"].to_pylist()
+    assert drawn == {(a, b) for at, a in enumerate(answers) for b in answers[at + 1 :]}
+    assert index.sample(99, 0, "cat") == index.query("cat")
+    assert index.sample(99).num_rows == 7
+    with pytest.raises(ValueError, match="sample = -1: expected 0 or more rows"):
+        index.sample(-1)
+
+
+def test_no_row_group_of_postings_holds_two_entities(tmp_path: Path) -> None:
+    path = data_folder(tmp_path, PARTS) / "postings" / part_name(0)
+    assert pq.read_metadata(path).num_row_groups == 4
+    pq.write_table(pq.read_table(path), path)
+    with pytest.raises(
+        ValueError, match=r"holds both 'cat' and 'sofa', as earlier versions wrote it; remove .*postings"
+    ):
+        EntityIndex(tmp_path)
 
 
 def test_postings_are_sorted_and_say_where_each_caption_lies(tmp_path: Path) -> None:
     folder = data_folder(tmp_path, PARTS)
-    postings = pa.parquet.read_table(folder / "postings" / part_name(0))
+    postings = pq.read_table(folder / "postings" / part_name(0))
     assert postings.schema == POSTINGS
     rows = [(hit["entity"], hit["part"], hit["row"]) for hit in postings.to_pylist()]
     assert rows == sorted(rows)
