@@ -11,6 +11,8 @@ from curation.manifest import replacing
 
 DATACARD = "datacard.json"
 DATACARD_MARKDOWN = "datacard.md"
+FOLDERS = ("captions", "entities", "postings", "images", "pairs")
+"""The folders with a card, in the order of the data."""
 
 Figure = int | float | str
 
@@ -28,10 +30,7 @@ def write_datacard(
     """
     card = {"title": title, "figures": dict(figures), "drops": dict(drops or {}), "tables": dict(tables or {})}
     text = json.dumps(card, indent=2, ensure_ascii=False, default=_plain_number)
-    with replacing(folder / DATACARD) as path:
-        path.write_text(text + "\n", encoding="utf-8")
-    with replacing(folder / DATACARD_MARKDOWN) as path:
-        path.write_text(_markdown(json.loads(text)), encoding="utf-8")
+    _write(folder, text, _markdown(json.loads(text), "#"))
 
 
 def read_datacard(folder: Path) -> dict[str, Any]:
@@ -40,14 +39,34 @@ def read_datacard(folder: Path) -> dict[str, Any]:
     return card
 
 
-def _markdown(card: Mapping[str, Any]) -> str:
-    blocks = [f"# {card['title']}", _table(("figure", "value"), card["figures"].items())]
+def join_datacards(data_dir: Path) -> Path:
+    """Write `datacard.json` and `datacard.md` of a whole data folder from those of its stages; return the latter.
+
+    Raises: FileNotFoundError when no stage has finished.
+    """
+    cards = {name: read_datacard(data_dir / name) for name in FOLDERS if (data_dir / name / DATACARD).exists()}
+    if not cards:
+        raise FileNotFoundError(f"{data_dir}: no stage has left a data card; run `ovseg ingest` first")
+    blocks = ["# Data card\n", *(_markdown(card, "##") for card in cards.values())]
+    _write(data_dir, json.dumps(cards, indent=2, ensure_ascii=False), "\n".join(blocks))
+    return data_dir / DATACARD_MARKDOWN
+
+
+def _write(folder: Path, text: str, markdown: str) -> None:
+    with replacing(folder / DATACARD) as path:
+        path.write_text(text + "\n", encoding="utf-8")
+    with replacing(folder / DATACARD_MARKDOWN) as path:
+        path.write_text(markdown, encoding="utf-8")
+
+
+def _markdown(card: Mapping[str, Any], level: str) -> str:
+    blocks = [f"{level} {card['title']}", _table(("figure", "value"), card["figures"].items())]
     if card["drops"]:
         by_count = sorted(card["drops"].items(), key=lambda drop: -drop[1])
-        blocks += ["## Left out, by reason", _table(("reason", "rows"), by_count)]
+        blocks += [f"{level}# Left out, by reason", _table(("reason", "rows"), by_count)]
     for name, rows in card["tables"].items():
         columns = list(dict.fromkeys(column for row in rows for column in row))
-        blocks += [f"## {name}", _table(columns, ([row.get(column, "") for column in columns] for row in rows))]
+        blocks += [f"{level}# {name}", _table(columns, ([row.get(column, "") for column in columns] for row in rows))]
     return "\n\n".join(blocks) + "\n"
 
 

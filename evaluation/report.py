@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
 from evaluation.atomic import write_bytes
-from evaluation.charts import Line, line_chart
+from evaluation.charts import Line, column_chart, heat_map, line_chart
 
 PAGE = "report/index.html"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -25,6 +26,8 @@ FUNNEL = (
     ("pairs", "pairs", "pairs"),
 )
 """folder, figure of its data card, words for people: what is left after each stage, in the order of the data"""
+RANGE = re.compile(r"\d+–\d+$")
+"""A label like "5–9": a row of a distribution, whose order means something"""
 PHASES = ("phase1", "phase2")
 CURVES = {
     "total": "total loss",
@@ -159,18 +162,27 @@ def _cards(data_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    # A table of names and counts is drawn as bars of its first count; others stay tables.
+    # Names and counts are drawn as bars of the first count, ranges and counts as columns in their order, names against
+    # the same names as a heat map; what is none of these, and quantities of several kinds ("what"), stays a table.
     columns = list(rows[0])
     labels = [column for column in columns if isinstance(rows[0][column], str)]
     counts = [column for column in columns if isinstance(rows[0][column], int | float)]
-    if len(labels) != 1 or not counts:
-        return {"title": title, "columns": columns, "rows": rows, "bars": None}
+    table = {"title": title.capitalize(), "columns": columns, "rows": rows, "bars": None, "svg": None}
+    if len(labels) != 1 or not counts or labels == ["what"]:
+        return table
+    names = [row[labels[0]] for row in rows]
+    if counts == names:
+        shown = "Of the captions that name the row's entity, the share that names the column's."
+        return {**table, "svg": heat_map(names, [[row[name] for name in names] for row in rows]), "caption": shown}
+    if RANGE.match(names[0]):
+        chart = column_chart(names, [row[counts[0]] for row in rows], labels[0])
+        return {**table, "title": f"{title}, {counts[0]} by {labels[0]}".capitalize(), "svg": chart, "caption": ""}
     top = max(row[counts[0]] for row in rows) or 1
     bars = [
         {"label": row[labels[0]], "value": row[counts[0]], "width": 100 * row[counts[0]] / top}
         for row in sorted(rows, key=lambda row: -row[counts[0]])
     ]
-    return {"title": f"{title}, by {counts[0]}".capitalize(), "columns": columns, "rows": rows, "bars": bars}
+    return {**table, "title": f"{title}, by {counts[0]}".capitalize(), "bars": bars}
 
 
 def _funnel(cards: dict[str, dict[str, Any]]) -> list[tuple[str, int]]:

@@ -76,6 +76,12 @@ def _subset(options: argparse.Namespace) -> None:
     print(f"{options.out}: {write_subset(options.data_dir, options.out):,} captions")
 
 
+def _card(options: argparse.Namespace) -> None:
+    from curation.datacard import join_datacards
+
+    print(join_datacards(options.data_dir).read_text(encoding="utf-8"))
+
+
 def _parse(options: argparse.Namespace) -> None:
     from curation.parse import ParseConfig, parse
 
@@ -189,6 +195,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     subset.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
     subset.add_argument("--out", type=Path, required=True, metavar="FILE", help="manifest to write (Parquet)")
+
+    card = add("card", _card, "print what all stages read, kept and left out; writes DIR/datacard.md", settings=False)
+    card.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
 
     for name, command, text in (
         ("parse", _parse, "find the entities of DIR/captions; writes DIR/entities and DIR/postings"),

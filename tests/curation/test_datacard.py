@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curation.datacard import read_datacard, write_datacard
+from curation.datacard import join_datacards, read_datacard, write_datacard
 
 
 def test_card_is_written_for_programs_and_for_people(tmp_path: Path) -> None:
@@ -37,3 +37,16 @@ def test_card_refuses_what_is_no_figure_and_leaves_the_old_one(tmp_path: Path) -
     with pytest.raises(TypeError, match="a data card holds numbers and strings, found set"):
         write_datacard(tmp_path, "new", {}, tables={"entities": [{"names": {"cat"}}]})
     assert read_datacard(tmp_path)["title"] == "old"
+
+
+def test_the_cards_of_all_stages_become_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no stage has left a data card; run `ovseg ingest` first"):
+        join_datacards(tmp_path)
+    for name, title in (("postings", "Entities"), ("captions", "Captions")):
+        (tmp_path / name).mkdir()
+        write_datacard(tmp_path / name, title, {"rows": 3}, {"blank": 1})
+    lines = join_datacards(tmp_path).read_text().splitlines()
+    assert [line for line in lines if line.startswith("#")] == [
+        *("# Data card", "## Captions", "### Left out, by reason", "## Entities", "### Left out, by reason")
+    ]
+    assert list(read_datacard(tmp_path)) == ["captions", "postings"]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from evaluation.charts import BUCKETS, Line, line_chart, ticks
+from evaluation.charts import BUCKETS, Line, column_chart, heat_map, line_chart, ticks
 
 
 def _points(svg: str) -> list[list[float]]:
@@ -48,3 +48,32 @@ def test_the_label_says_what_the_eye_sees() -> None:
 )
 def test_ticks_are_round_numbers_inside_the_range(low: float, high: float, expected: list[float]) -> None:
     assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_columns_stand_in_the_order_given_and_taller_is_more() -> None:
+    svg = column_chart(["0–4", "5–9", "10–14"], [10, 40, 20], "words <b>")
+    places = [
+        (float(x), float(height)) for x, height in re.findall(r'class="column" x="([^"]*)".*?height="([^"]*)"', svg)
+    ]
+    assert [x for x, _ in places] == sorted(x for x, _ in places)
+    assert [height / places[0][1] for _, height in places] == pytest.approx([1, 4, 2], rel=0.02)
+    assert 'aria-label="words &lt;b&gt;: most at 5–9, 40"' in svg
+    assert "<title>10–14: 20</title>" in svg
+
+
+def test_a_chart_of_nothing_is_a_chart() -> None:
+    assert "nan" not in column_chart([], [], "words") + column_chart(["0–4"], [0], "words") + heat_map([], [])
+
+
+def test_a_square_is_as_dark_as_the_root_of_its_share_of_the_row() -> None:
+    # Of 10 cats 4 are with a dog; of 40 dogs the same 4.
+    svg = heat_map(["cat", "dog"], [[10, 4], [4, 40]])
+    cells = re.findall(r'class="(cell[^"]*)".*?fill-opacity="([^"]*)"><title>([^<]*)<', svg)
+    assert [(kind, title) for kind, _, title in cells] == [
+        ("cell own", "cat with cat: 10 (0.0 %)"),
+        ("cell", "cat with dog: 4 (40.0 %)"),
+        ("cell", "dog with cat: 4 (10.0 %)"),
+        ("cell own", "dog with dog: 40 (0.0 %)"),
+    ]
+    assert [float(opacity) for _, opacity, _ in cells] == [0, 1, 0.5, 0]
+    assert "darkest: 40.0 %" in svg

@@ -55,13 +55,29 @@ def run_dir(tmp_path: Path, scene: np.ndarray, write_benchmark: Write, oracle_mo
     protocol = Protocol(background="words", background_words=("grass",))
     evaluate(models, "scenes", benchmark_dir, run_dir / "evaluation", protocol)
     cards = {
-        "captions": ("Captions", {"rows read": 5000, "rows kept": 4321}, {"empty caption": 600, "no address": 79}, {}),
-        "entities": ("Captions that name an entity", {"captions kept": 3210, "kept share": 0.7429}, {}, {}),
+        "captions": (
+            "Captions",
+            {"rows read": 5000, "rows kept": 4321},
+            {"empty caption": 600, "no address": 79},
+            {"caption lengths": [{"words": "0–4", "captions": 21}, {"words": "5–9", "captions": 4300}]},
+        ),
+        "entities": (
+            "Captions that name an entity",
+            {"captions kept": 3210, "kept share": 0.7429},
+            {},
+            {
+                "kept under each rule": [{"what": "captions", "spacy": 3210, "exact": 2345}]
+                + [{"what": "cat", "spacy": 7, "exact": 6}] * 19
+            },
+        ),
         "postings": (
             "Entities",
             {},
             {},
-            {"entities": [{"entity": "cat", "captions": 7}, {"entity": "bus", "captions": 9}]},
+            {
+                "entities": [{"entity": "cat", "captions": 7}, {"entity": "bus", "captions": 9}],
+                "co-occurrence": [{"entity": "bus", "bus": 9, "cat": 3}, {"entity": "cat", "bus": 3, "cat": 7}],
+            },
         ),
         "images": ("Images", {"images": 3000, "stored": 2900, "bytes of shards": 12_345_678}, {"http_404": 100}, {}),
         "pairs": ("Pairs", {"pairs": 29_000}, {}, {"partners": [{"a": 1, "b": 2}]}),
@@ -121,6 +137,11 @@ def test_the_page_shows_the_figures_of_every_stage(run_dir: Path) -> None:
     assert "kept share 74.3 %" in text
     assert "bytes of shards 12.3 MB" in text
     assert "Entities, by captions bus 9 cat 7" in text
+    assert "Caption lengths, captions by words" in text
+    assert "5–9: 4,300" in text
+    assert "Kept under each rule what spacy exact captions 3,210 2,345" in text
+    assert "5 more what spacy exact cat 7 6" in text
+    assert "cat with bus: 3 (42.9 %)" in text
     assert "seed 3" in text
     assert "colour clusters, true names sees the truth" in text
     assert "With true names, colour clusters: 100.0; learned groups: 100.0. No difference." in text
