@@ -26,7 +26,7 @@ HOMES = {
     "pydantic": ("flows/",),
     "ray": ("flows/", "training/launch.py"),
     "img2dataset": ("curation/shard.py",),
-    "spacy": ("curation/parse.py",),
+    "spacy": ("curation/tagger.py",),
     "faiss": ("curation/pairs.py",),
     "torch": ("model/", "training/", "evaluation/", "flows/"),
     "timm": ("model/", "training/transforms.py"),

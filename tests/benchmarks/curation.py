@@ -15,10 +15,11 @@ from curation.download import DownloadConfig
 from curation.download import download as fetch_images
 from curation.draw import Slices, draw_uniform
 from curation.images import Samples
-from curation.parse import SPACY_MODELS, CaptionParser, installed_model
+from curation.parse import CaptionParser
 from curation.parse import parse as parse_stage
 from curation.scenes import ScenesConfig, draw_scenes
 from curation.scenes_server import serve_scenes
+from curation.tagger import SPACY_MODELS, installed_model
 from curation.vocabulary import Vocabulary
 from tests.benchmarks.timing import median_s, row
 

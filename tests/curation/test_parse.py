@@ -16,7 +16,7 @@ from curation.captions import IngestConfig, ingest
 from curation.datacard import read_datacard
 from curation.entities import EntityIndex
 from curation.manifest import Part, read_manifest
-from curation.parse import NO_FORM, NO_NOUN, CaptionParser, ParseConfig, PartJob, installed_model, parse
+from curation.parse import NO_FORM, NO_NOUN, CaptionParser, ParseConfig, PartJob, parse
 from curation.schema import ENTITIES
 from curation.vocabulary import Vocabulary
 
@@ -66,16 +66,15 @@ def test_offsets_slice_to_the_surface_text_whatever_the_caption(captions: list[s
     for caption, reading in zip(captions, PARSER.read(captions), strict=True):
         for mention in reading.mentions:
             assert surfaces[caption[mention.start : mention.end].lower()] == mention.entity
-        assert all(0 <= start < end <= len(caption) for start, end in reading.nouns)
 
 
-def test_a_model_that_is_not_installed_names_the_way_out() -> None:
-    with pytest.raises(
-        ValueError, match=r"spacy_models = no_such_model: none is installed; run `pip install en-core-web"
-    ):
-        installed_model(["no_such_model"])
+def test_a_config_that_cannot_be_says_why() -> None:
     with pytest.raises(ValueError, match=r"spacy_models = \(\): expected a name or more"):
         ParseConfig(spacy_models=())
+    with pytest.raises(ValueError, match=r"rule = 'regex': expected one of spacy, exact"):
+        ParseConfig(rule="regex")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"person = True has no place in the published rule; set rule = spacy"):
+        ParseConfig(rule="exact", person=True)
 
 
 CAPTIONS = ["a cat on a sofa", "view of the sea", "light blue dress", "two men with a dog", "men and women", "the cat"]
@@ -106,7 +105,8 @@ def test_parts_follow_the_captions_and_keep_those_that_name_an_entity(tmp_path: 
         {"entity": "people", "start": 8, "end": 13},
     ]
     assert rows[0]["url"] == "http://a/0"
-    assert manifest.counts == {"read": 6, "kept": 4, "mentions": 7, NO_FORM: 1, NO_NOUN: 1}
+    expected = {"read": 6, "kept": 4, "mentions": 7, NO_FORM: 1, NO_NOUN: 1}
+    assert {name: manifest.counts[name] for name in expected} == expected
 
 
 def test_the_card_has_a_reason_for_every_caption_left_out(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_index_answers_from_what_was_parsed(tmp_path: Path) -> None:
 
 def test_noun_spans_are_written_on_request(tmp_path: Path) -> None:
     folder = captions_folder(tmp_path / "data")
-    parse(folder, ParseConfig(has_nouns=True))
+    parse(folder, ParseConfig(nouns=True))
     row = pq.read_table(folder / "entities" / "part-00000.parquet").to_pylist()[0]
     assert [row["caption"][noun["start"] : noun["end"]] for noun in row["nouns"]] == ["cat", "sofa"]
 
@@ -201,7 +201,7 @@ def test_killed_while_parsing_and_run_again_gives_the_same_folder(tmp_path: Path
 
 @pytest.mark.real_data
 def test_quality_on_the_hand_labelled_captions(shared: Path) -> None:
-    assert f1(shared, str) >= 0.96
+    assert f1(shared, str) >= 0.985
 
 
 @pytest.mark.real_data

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.vocabulary import Mention, Vocabulary
+from curation.senses import Sense
+from curation.vocabulary import Mention, Vocabulary, plurals
 
 CC4M = Vocabulary.load("cc4m")
 PETS = Vocabulary(
@@ -103,6 +105,10 @@ def test_users_bring_their_own(tmp_path: Path) -> None:
     assert vocabulary.entity("livestock") == vocabulary.entity("cattle") == "cattle"
 
 
+def sense(entry: str) -> str:
+    return f'[entities]\ncat = ["cat"]\n[[senses]]\nwhy = "..."\n{entry}\n'
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -119,6 +125,30 @@ def test_users_bring_their_own(tmp_path: Path) -> None:
         ('[entities]\ncat = ["pets"]\ndog = ["pet"]', "'pets' stands for 'cat' and for 'dog'; keep it in one"),
         ('[entities]\ncat = ["cat"]\n[plurals]\nox = ["oxen"]', "plurals of 'ox', which is no form"),
         ('[entities]\ncat = ["cat"]\n[queries]\npet = "dog"', "query word 'pet' means 'dog', which is no entity"),
+        ('plurals = 3\n[entities]\ncat = ["cat"]', r"expected a table \[plurals\], found 3"),
+        ('always_nouns = ["dog"]\n[entities]\ncat = ["cat"]', "always_nouns: 'dog' is no form; add it to an entity"),
+        ('senses = 1\n[entities]\ncat = ["cat"]', r"expected tables \[\[senses\]\], found 1"),
+        (sense('forms = ["dog"]\nother = ["hot _"]'), "senses, entry 1: 'dog' is no form; add it to an entity"),
+        (sense('forms = ["cat"]'), "senses, entry 1: names and other are empty: expected phrases in one of them"),
+        (sense('forms = []\nother = ["hot _"]'), r"senses, entry 1: forms = \[\]: expected one form or more"),
+        (sense('forms = "cat"\nother = ["big _"]'), "senses, entry 1: forms: expected a list of strings, found 'cat'"),
+        (
+            sense('forms = ["cat"]\nothers = ["big _"]'),
+            "senses, entry 1: unknown key others; known are forms, why, names",
+        ),
+        (sense('forms = ["cat"]\nother = ["_ x"]\nnumber = "two"'), "number = 'two': expected one of singular, plural"),
+        (
+            sense('forms = ["cat"]\nother = ["_ x"]\notherwise = "yes"'),
+            "otherwise = 'yes': expected one of noun, other",
+        ),
+        (
+            sense('forms = ["cat"]\nother = ["big"]'),
+            r"entry 1 \(cat\): phrase 'big': expected one _ for the form, found 0",
+        ),
+        (sense('forms = ["cat"]\nother = ["_"]'), "phrase '_': expected words around the _, found none"),
+        (sense('forms = ["cat"]\nother = ["_ {size}"]'), r"phrase '_ \{size\}': unknown list \{size\}; known are none"),
+        (sense('forms = ["cat"]\nother = ["cat\'s _"]'), r"phrase 'cat's _': expected words, .* found 'cat's'"),
+        (sense('forms = ["cat"]\nother = ["a | _"]'), r"phrase 'a \| _': expected \| at an end only"),
     ],
 )
 def test_a_faulty_file_is_refused_with_its_name(tmp_path: Path, content: str, message: str) -> None:
@@ -130,9 +160,71 @@ def test_a_faulty_file_is_refused_with_its_name(tmp_path: Path, content: str, me
 
 
 def test_digest_follows_what_is_found_and_not_the_name() -> None:
-    same = Vocabulary("other name", CC4M.forms, CC4M.plurals, CC4M.queries)
-    assert same.digest == CC4M.digest
-    assert Vocabulary("cc4m", CC4M.forms, {}, CC4M.queries).digest != CC4M.digest
+    assert replace(CC4M, name="other name").digest == CC4M.digest
+    for change in ({"plurals": {**CC4M.plurals, "cat": ("kitties",)}}, {"senses": ()}, {"always_nouns": ()}):
+        assert replace(CC4M, **change).digest != CC4M.digest
+
+
+def test_a_user_s_forms_take_the_plurals_of_the_inflect_library() -> None:
+    wild = Vocabulary("wild", {"wolf": "wolf", "goose": "bird", "deer": "deer"})
+    assert found("wolves, geese and deer", wild) == [("wolf", "wolves"), ("bird", "geese"), ("deer", "deer")]
+
+
+def test_the_plurals_written_in_cc4m_are_those_of_the_inflect_library() -> None:
+    own = {"people", "men", "women", "children", "skis"}  # plurals already
+    for form, written in CC4M.plurals.items():
+        expected = () if form in own else plurals(form)
+        assert [word.lower() for word in written] == [word.lower() for word in expected], form
+    assert set(CC4M.plurals) == set(CC4M.forms), "a form without its plurals would load the library"
+
+
+SEA = Vocabulary(
+    "sea",
+    {"port": "harbour", "boat": "boat"},
+    always_nouns=("boat",),
+    lists={"dish": ("gravy", "sauce")},
+    senses=(
+        Sense(("port",), "a wine", names=("glass of _ authority",), other=("glass of _", "_ <noun>", "| _")),
+        Sense(("boat",), "a dish, of which there may be many", number="singular", other=("{dish} _",)),
+    ),
+)
+
+
+def verdicts(caption: str, *nouns: str) -> list[bool]:
+    return [
+        occurrence.names(lambda span: caption[span[0] : span[1]] in nouns) for occurrence in SEA.occurrences(caption)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("caption", "nouns", "expected"),
+    [
+        ("the old port", ["port"], [True]),
+        ("they port it", [], [False]),
+        ("a glass of port", ["port"], [False]),
+        ("a Glass-of Port", ["port"], [False]),
+        ("a glass of the port", ["port"], [True]),
+        ("glass of port authority", [], [True]),
+        ("the port wine", ["port", "wine"], [False]),
+        ("the port burns", ["port"], [True]),
+        ("Port of call", ["Port"], [False]),
+        ("seen: port", ["port"], [False]),
+        ("a boat, two gravy boats", [], [True, True]),
+        ("a gravy boat", ["boat"], [False]),
+        ("http://a/boat.jpg", [], [False]),
+    ],
+)
+def test_phrases_tell_senses_and_the_longest_wins(caption: str, nouns: list[str], expected: list[bool]) -> None:
+    assert verdicts(caption, *nouns) == expected
+
+
+def test_person_is_a_form_on_request_only() -> None:
+    assert found("<PERSON> and two persons", CC4M.with_person()) == [("people", "PERSON"), ("people", "persons")]
+    assert CC4M.with_person().with_person() == CC4M.with_person()
+    with pytest.raises(
+        ValueError, match=r"'person' is no query word; add a line like person = \"people\" to \[queries\]"
+    ):
+        PETS.with_person()
 
 
 def test_vocabularies_travel_to_workers() -> None:
