@@ -12,21 +12,21 @@ from nltk.tokenize import NLTKWordTokenizer
 
 from curation.vocabulary import Mention, Vocabulary
 
+_RUN = re.compile(r"\w+(?:-\w+)*")
+
 
 class ExactRule:
     """Finds the forms of a vocabulary as exact tokens."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._entities: Mapping[str, str] = vocabulary.forms
-        longest_first = sorted(vocabulary.forms, key=len, reverse=True)
-        self._form = re.compile("|".join(rf"(?<!\w){re.escape(form)}(?!\w)" for form in longest_first))
         self._tokenizer = NLTKWordTokenizer()
 
     def parse(self, caption: str) -> list[Mention]:
         """Return the mentions of a caption, in order."""
-        # A token is never longer than what stands between spaces, and a word between spaces without any punctuation is
-        # one token; so the tokenizer, which is slow, is asked only where a form touches something.
-        found = list(self._form.finditer(caption))
+        # Between spaces, a word without punctuation is one token (but for a few like "cannot", of which no form of ours
+        # is a part). So the tokenizer, which is slow, is asked only where a form touches something.
+        found = [match for match in _RUN.finditer(caption) if match.group() in self._entities]
         if all(_stands_alone(caption, match) for match in found):
             return [Mention(self._entities[match.group()], *match.span()) for match in found]
         return [

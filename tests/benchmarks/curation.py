@@ -8,32 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import spacy
 
 from curation.captions import ingest
 from curation.download import DownloadConfig
 from curation.download import download as fetch_images
 from curation.draw import Slices, draw_uniform
 from curation.images import Samples
-from curation.parse import CaptionParser
 from curation.parse import parse as parse_stage
 from curation.scenes import ScenesConfig, draw_scenes
 from curation.scenes_server import serve_scenes
-from curation.tagger import SPACY_MODELS, installed_model
-from curation.vocabulary import Vocabulary
+from tests.benchmarks.parsing import parse_long
 from tests.benchmarks.timing import median_s, row
 
 CONFIG = ScenesConfig(num_images=2000, num_held_out=1, port=8653)
 
 
 def parse(folder: Path) -> Iterator[list[str]]:
-    """Captions per second of our parser, against spaCy's whole pipeline on the same captions."""
-    draw_scenes(folder, CONFIG)
-    captions = [line.split("\t")[1] for line in (folder / "captions.tsv").read_text().splitlines()[1:1001]]
-    parser = CaptionParser(Vocabulary.load("cc4m"))
-    whole = spacy.load(installed_model(SPACY_MODELS)[0])
-    ours_s, whole_s = median_s(lambda: parser.parse(captions), lambda: list(whole.pipe(captions)), rounds=3)
-    yield row("parse captions of drawn scenes", len(captions), ours_s, "captions", "spaCy, all components", whole_s)
+    """Rate, growth and memory of parse on captions of CC12M's length; the ratio to spaCy's whole pipeline."""
+    yield from parse_long(folder)
 
 
 def draw(folder: Path) -> Iterator[list[str]]:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import pyarrow.parquet as pq
 import pytest
@@ -173,6 +175,46 @@ def test_any_map_over_the_parts_gives_the_same_folder(tmp_path: Path) -> None:
     assert postings[0] == postings[1]
 
 
+def test_the_published_rule_keeps_what_equals_a_form(tmp_path: Path) -> None:
+    folder = captions_folder(tmp_path / "data")
+    manifest = parse(folder, ParseConfig(rule="exact"))
+    tables = [pq.read_table(folder / "entities" / part.name) for part in manifest.parts]
+    assert [(row["caption"], row["entities"]) for table in tables for row in table.to_pylist()] == [
+        ("a cat on a sofa", ["cat", "sofa"]),
+        ("light blue dress", ["light"]),
+        ("two men with a dog", ["people", "dog"]),
+        ("men and women", ["people"]),
+        ("the cat", ["cat"]),
+    ]
+
+
+@pytest.mark.parametrize("rule", ["spacy", "exact"])
+def test_the_card_counts_the_subset_under_both_rules_whichever_decides(
+    tmp_path: Path, rule: Literal["spacy", "exact"]
+) -> None:
+    folder = captions_folder(tmp_path / "data")
+    parse(folder, ParseConfig(rule=rule))
+    table = {row["what"]: row for row in read_datacard(folder / "entities")["tables"]["kept under each rule"]}
+    assert table["captions"] == {"what": "captions", "spacy": 4, "exact": 5}
+    assert table["images"] == {"what": "images", "spacy": 4, "exact": 5}
+    assert table["light"] == {"what": "light", "spacy": 0, "exact": 1}
+    assert table["cat"] == {"what": "cat", "spacy": 2, "exact": 2}
+
+
+def test_person_counts_on_request_and_its_effect_is_told_in_any_case(tmp_path: Path) -> None:
+    table = tmp_path / "table.tsv"
+    lines = ["<PERSON> with a cat", "a Person and a man", "person", "a dog", "personal things"]
+    table.write_text("url\tcaption\n" + "".join(f"http://a/{at}\t{text}\n" for at, text in enumerate(lines)))
+    kept = {}
+    for person in (False, True):
+        ingest(table, tmp_path / str(person))
+        kept[person] = parse(tmp_path / str(person), ParseConfig(person=person)).rows
+        figures = read_datacard(tmp_path / str(person) / "entities")["figures"]
+        assert figures["captions with the word person"] == 3
+        assert figures["captions with the word person and no other form"] == 1
+    assert kept == {False: 3, True: 4}
+
+
 def test_parse_wants_captions_first(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"the stage that makes captions/ is not there; run it"):
         parse(tmp_path)
@@ -197,6 +239,41 @@ def test_killed_while_parsing_and_run_again_gives_the_same_folder(tmp_path: Path
     assert [path.name for path in (killed / "entities").glob("*.parquet")] == ["part-00000.parquet"]
     assert parse(killed).digest == parse(whole).digest
     assert read_manifest(killed / "postings").digest == read_manifest(whole / "postings").digest
+
+
+PARSED_BY_TWO = """
+import pathlib, sys
+from curation.parse import parse
+from curation.workers import Workers
+
+def two_workers(do, jobs):
+    jobs = list(jobs)
+    with Workers(f"{do.__module__}.{do.__name__}", 2, 300, pathlib.Path(sys.argv[1]) / "logs") as workers:
+        done = {part.name: part for part in workers.run(jobs)}
+    return [done[job.name] for job in jobs]
+
+parse(pathlib.Path(sys.argv[1]), map_parts=two_workers)
+"""
+
+
+def test_two_workers_killed_in_the_middle_and_started_again_give_the_folder_of_one(tmp_path: Path) -> None:
+    captions = CAPTIONS * 100
+    table = tmp_path / "table.tsv"
+    table.write_text("url\tcaption\n" + "".join(f"http://a/{at}\t{text}\n" for at, text in enumerate(captions)))
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        ingest(table, folder, IngestConfig(part_rows=20))
+    command = [sys.executable, "-c", PARSED_BY_TWO, str(two)]
+    killed = subprocess.Popen(command)
+    deadline = time.monotonic() + 120
+    while len(list((two / "entities").glob("part-*.parquet.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait(30) == -signal.SIGKILL
+    assert 2 <= len(list((two / "entities").glob("part-*.parquet.json"))) < 30
+    subprocess.run(command, check=True)
+    assert read_manifest(two / "entities").digest == parse(one).digest
+    assert read_manifest(two / "postings").digest == read_manifest(one / "postings").digest
 
 
 @pytest.mark.real_data
