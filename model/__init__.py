@@ -7,7 +7,7 @@ from model.grouping import Assignment
 from model.groupvit import load_groupvit
 from model.losses import same_set_positives
 from model.official import load_official
-from model.ovsegmentor import ImageFeatures, Losses, OVSegmentor, initial
+from model.ovsegmentor import Encoded, ImageFeatures, Losses, OVSegmentor, initial
 from model.paper import PaperSegmentor
 from model.text import TextFeatures, Tokens, learn_wordpiece, load_tokenizer
 
@@ -15,6 +15,7 @@ __all__ = [
     "Assignment",
     "Batch",
     "CardFacts",
+    "Encoded",
     "ImageConfig",
     "ImageFeatures",
     "LossConfig",

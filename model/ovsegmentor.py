@@ -53,6 +53,32 @@ class ImageFeatures:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """All that heads and losses see of a batch: what the encoders make of it. None where no loss asks for it."""
+
+    group_BGD: Tensor
+    """groups after the last norm"""
+    query_BGD: Tensor
+    """queries of the groups"""
+    caption_BD: Tensor
+    """captions"""
+    question_BLD: Tensor | None
+    """tokens of the masked captions; of no meaning beyond a caption's end"""
+    question_B: Tensor | None
+    """position of the token that stands for a masked caption"""
+    answer_BD: Tensor | None
+    """prompts that name the masked entities"""
+    cross_entity_BD: Tensor | None
+    """prompts that name the shared entity"""
+    cross_logits_BGN: Tensor | None
+    """the momentum encoder's assignment of the cross image's patches"""
+    cross_key_BND: Tensor | None
+    """the momentum encoder's keys of the cross image's patches"""
+    noun_ND: Tensor | None
+    """noun prompts"""
+
+
+@dataclass(frozen=True)
 class Losses:
     """Scalars; None where the batch or the config leaves a loss out."""
 
@@ -144,28 +170,49 @@ class OVSegmentor(nn.Module):
     def losses(self, batch: Batch) -> Losses:
         """Return the losses of a batch; in training mode with dropout, noise and batch statistics."""
         check_batch(batch, self.config, self.training)
-        weight = self.config.loss
+        return self.losses_of(self.encode(batch), batch)
+
+    forward = losses
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Return what the encoders make of a batch, a sample alone as in a batch; heads and losses come after it."""
         texts = self._read(batch)
         group_BGD, assignment, _ = self.image_encoder(batch.image)
-        image_BE = self.image_projector(group_BGD.mean(dim=1))
-        scale = self.scale()
-        caption_BE = self.text_projector(texts["caption"].summary_BD)
+        question, nouns = texts.get("question"), texts.get("nouns")
+        summary = {name: texts[name].summary_BD for name in ("answer", "cross_entity") if name in texts}
+        cross = self._cross(batch.cross_image) if "cross_entity" in texts else None
+        return Encoded(
+            group_BGD=group_BGD,
+            query_BGD=assignment.query_BGD,
+            caption_BD=texts["caption"].summary_BD,
+            question_BLD=None if question is None else question.token_BLD,
+            question_B=None if question is None else question.summary_B,
+            answer_BD=summary.get("answer"),
+            cross_entity_BD=summary.get("cross_entity"),
+            cross_logits_BGN=None if cross is None else cross.logits_BGN,
+            cross_key_BND=None if cross is None else cross.key_BND,
+            noun_ND=None if nouns is None else nouns.summary_BD,
+        )
+
+    def losses_of(self, encoded: Encoded, batch: Batch) -> Losses:
+        """Return the losses of a batch from what the encoders made of it."""
+        weight, scale = self.config.loss, self.scale()
+        image_BE = self.image_projector(encoded.group_BGD.mean(dim=1))
+        caption_BE = self.text_projector(encoded.caption_BD)
         contrastive = losses.contrastive(image_BE, caption_BE, scale, batch.positives_BB)
         entity = mask = nouns = None
-        if "question" in texts:
-            entity = self._entity_loss(batch, texts, group_BGD, scale)
-        if "cross_entity" in texts:
-            mask = self._mask_loss(batch, texts["cross_entity"].summary_BD, group_BGD, assignment)
-        if "nouns" in texts:
+        if encoded.question_BLD is not None:
+            entity = self._entity_loss(encoded, batch, scale)
+        if encoded.cross_entity_BD is not None:
+            mask = self._mask_loss(encoded, batch)
+        if encoded.noun_ND is not None:
             assert batch.noun_labels_BN is not None
-            prompt_NE = self.text_projector(texts["nouns"].summary_BD)
-            fits = image_BE if weight.noun_pooling == "image" else self._project_groups(group_BGD)
+            prompt_NE = self.text_projector(encoded.noun_ND)
+            fits = image_BE if weight.noun_pooling == "image" else self._project_groups(encoded.group_BGD)
             nouns = losses.multi_label_contrastive(fits, prompt_NE, batch.noun_labels_BN, scale)
         parts = ((1.0, contrastive), (weight.entity, entity), (weight.mask, mask), (weight.nouns, nouns))
         total = torch.stack([share * loss for share, loss in parts if loss is not None]).sum()
         return Losses(contrastive, entity, mask, nouns, total)
-
-    forward = losses
 
     def start_momentum(self) -> None:
         """Copy the image encoder as the momentum encoder; call it when phase 2 begins, before wrapping in DDP."""
@@ -225,35 +272,41 @@ class OVSegmentor(nn.Module):
         parts = {name: tokens for name, tokens in wanted.items() if tokens is not None}
         return dict(zip(parts, self.text_encoder.together(list(parts.values())), strict=True))
 
-    def _entity_loss(self, batch: Batch, texts: dict[str, EncodedCaptions], group_BGD: Tensor, scale: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _cross(self, cross_image: Tensor | None) -> Assignment:
+        if self.momentum_encoder is None:
+            raise ValueError(
+                "losses: the batch has a cross_image but there is no momentum encoder; call start_momentum"
+            )
+        assert cross_image is not None
+        return self.momentum_encoder.assign(cross_image)
+
+    def _entity_loss(self, encoded: Encoded, batch: Batch, scale: Tensor) -> Tensor:
         assert self.completion is not None
         assert batch.question is not None
         assert batch.answer is not None
-        question = texts["question"]
-        mask_BL = batch.question.attention_mask_BL[:, : question.length]
-        found_BD = self.completion(question.token_BLD, question.summary_B, mask_BL, group_BGD)
+        assert encoded.question_BLD is not None
+        assert encoded.question_B is not None
+        mask_BL = batch.question.attention_mask_BL[:, : encoded.question_BLD.shape[1]]
+        found_BD = self.completion(encoded.question_BLD, encoded.question_B, mask_BL, encoded.group_BGD)
         found_BE = self.completion_projector(found_BD)
-        answer_BE = self.text_projector(texts["answer"].summary_BD)
+        answer_BE = self.text_projector(encoded.answer_BD)
         positives_BA = losses.same_set_positives(caption_ids(batch.answer))
         if batch.positives_BB is not None:
             positives_BA = positives_BA | batch.positives_BB
         return losses.contrastive(found_BE, answer_BE, scale, positives_BA)
 
-    def _mask_loss(self, batch: Batch, entity_BD: Tensor, group_BGD: Tensor, assignment: Assignment) -> Tensor:
-        if self.momentum_encoder is None:
-            raise ValueError(
-                "losses: the batch has a cross_image but there is no momentum encoder; call start_momentum"
-            )
-        assert batch.cross_image is not None
+    def _mask_loss(self, encoded: Encoded, batch: Batch) -> Tensor:
+        assert encoded.cross_entity_BD is not None
+        assert encoded.cross_key_BND is not None
+        assert encoded.cross_logits_BGN is not None
         with torch.no_grad():
-            cross = self.momentum_encoder.assign(batch.cross_image)
-            entity_BE = self._frozen(self.text_projector, entity_BD)
-            affinity_BG = (self._project_groups(group_BGD) @ entity_BE[..., None])[..., 0]
-        prediction_BGP = self.image_encoder.similarity(assignment.query_BGD, cross.key_BND)
+            entity_BE = self._frozen(self.text_projector, encoded.cross_entity_BD)
+            affinity_BG = (self._project_groups(encoded.group_BGD) @ entity_BE[..., None])[..., 0]
         weight = self.config.loss
         return losses.mask_consistency(
-            prediction_BGP,
-            cross.logits_BGN,
+            self.image_encoder.similarity(encoded.query_BGD, encoded.cross_key_BND),
+            encoded.cross_logits_BGN,
             affinity_BG,
             weight.group_ratio,
             weight.mask_threshold,

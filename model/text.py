@@ -46,6 +46,9 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.input_ids_BL)
 
+    def __getitem__(self, rows: slice) -> Tokens:
+        return Tokens(self.input_ids_BL[rows], self.attention_mask_BL[rows])
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Tokens:
         """Return the same tokens on `device`."""
         return Tokens(

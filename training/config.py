@@ -74,8 +74,14 @@ class ComputeConfig:
     """`bfloat16`: matrix products and convolutions by torch.autocast; weights, norms and losses stay float32"""
     compile: bool = False
     """torch.compile of the transformer blocks; pays on a GPU, after a minute of compilation"""
+    accumulate: int = 1
+    """parts in which a worker's batch goes through the encoders, one after the other; heads and losses see all of it"""
     recompute: bool = False
     """activation checkpointing: blocks are computed again in the backward pass, for batches that do not fit"""
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError(f"compute.accumulate = {self.accumulate}: needs 1 or more")
 
 
 @dataclass(frozen=True)
@@ -143,10 +149,10 @@ class TrainConfig:
                 raise ValueError(f"{name} = {getattr(self, name)}: needs a share between 0 and 1")
         if self.loader_workers < 0:
             raise ValueError(f"loader_workers = {self.loader_workers}: needs 0 or more")
-        if self.batch_size % self.launch.workers:
+        if self.batch_size % (self.launch.workers * self.compute.accumulate):
             raise ValueError(
-                f"batch_size = {self.batch_size}: does not split over launch.workers = {self.launch.workers}; "
-                f"choose a multiple"
+                f"batch_size = {self.batch_size}: does not split over launch.workers = {self.launch.workers} times "
+                f"compute.accumulate = {self.compute.accumulate}; choose a multiple"
             )
         if self.augment.kind == "deit" and self.loader_workers == 0:
             raise ValueError(

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from model import Batch, Losses
 from model.workers import num_workers, worker_rank
 from training import state
+from training.accumulate import average_gradients, backward_in_parts
 from training.batch import build_batch, with_positives
 from training.build import entities_named, start_model
 from training.data import Chunk, TrainingSet, prefetched, read_chunks, seed_of
@@ -108,7 +109,7 @@ class Trainer:
         if self.config.compute.compile:
             self.model.compile_blocks()
         self.objective: nn.Module = self.model
-        if num_workers() > 1:
+        if num_workers() > 1 and self.config.compute.accumulate == 1:
             # A group of its own: DDP's reductions run beside the model's gathers and must not be matched with them.
             self.objective = DistributedDataParallel(self.model, process_group=dist.new_group())
         self.nouns = NounPrompts(entities_named(samples), self.config.prompts)
@@ -145,9 +146,7 @@ class Trainer:
         where = f"step {progress.step + 1}, keys of worker {worker_rank()}: {keys}"
         torch.manual_seed(seed_of(config.seed, config.phase, progress.step, worker_rank(), "noise"))
         try:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.compute.precision == "bfloat16"):
-                losses: Losses = self.objective(batch)
-            losses.total.backward()  # type: ignore[no-untyped-call]
+            losses = self._backward(batch)
         except Exception as error:
             error.add_note(where)
             raise
@@ -174,6 +173,22 @@ class Trainer:
             "waited_s": waited_s,
             "time_s": progress.train_time_s,
         }
+
+    def _backward(self, batch: Batch) -> Losses:
+        """Add the gradients of the joint batch of all workers to the parameters; return the losses."""
+        compute = self.config.compute
+        is_half, in_parts = compute.precision == "bfloat16", compute.accumulate > 1
+        # In parts, a weight that was cast without gradient in the first pass must not come back in the second.
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=is_half, cache_enabled=not in_parts)
+        if in_parts:
+            with autocast:
+                losses = backward_in_parts(self.model, batch, compute.accumulate)
+            average_gradients(self.model)
+            return losses
+        with autocast:
+            whole: Losses = self.objective(batch)
+        whole.total.backward()  # type: ignore[no-untyped-call]
+        return whole
 
     def save(self) -> Path:
         """Write a checkpoint; return its folder."""

@@ -37,6 +37,11 @@ class Phase:
             raise ValueError(f"phase 1 starts from nothing: leave out init_from = {self.init_from}, or set phase = 2")
         if self.config.phase == 2 and self.init_from is None:
             raise ValueError("phase 2 starts from phase 1's model: give its folder as init_from")
+        if self.config.compute.accumulate > 1 and self.model.image.stem_norm == "batch":
+            raise ValueError(
+                f"compute.accumulate = {self.config.compute.accumulate}: stem_norm = 'batch' normalises over the "
+                f"images of a step, which would no longer be together; use stem_norm = 'none' or accumulate = 1"
+            )
         if self.config.phase == 2 and self.model.loss.mask == 0:
             logger.warning("phase 2 with loss.mask = 0 trains no cross-image mask consistency")
 
