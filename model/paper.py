@@ -27,8 +27,6 @@ from model.vit import Stem, token_at
 
 MASK_SIDE = 224
 """side in pixels to which similarities are stretched before they are compared, whatever the image [5.2]"""
-NUM_MASKS = 8
-"""what the sum over the batch of mask losses is divided by [5.6]"""
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,8 @@ class PaperSegmentor(OVSegmentor):
         prediction_BP = ((prediction_BGP - low) / (high - low)).flatten(1)  # a constant mask gives NaN [5.5]
         target_BP = target_BGP.flatten(1)
         overlap_B, area_B = (prediction_BP * target_BP).sum(dim=1), prediction_BP.sum(dim=1) + target_BP.sum(dim=1)
-        loss = (1 - (2 * overlap_B + 1) / (area_B + 1)).sum() / NUM_MASKS
+        num_masks = affinity_BG.shape[1]  # of one image: a sum over the batch, divided by the number of groups [5.6]
+        loss = (1 - (2 * overlap_B + 1) / (area_B + 1)).sum() / num_masks
         return MaskTerms(loss, affinity_BG, detached_BG, matched_BG)
 
     def _project_image(self, group_BGD: Tensor) -> tuple[Tensor, Tensor]:
