@@ -34,13 +34,16 @@ FAILURES_FILE = "failures.parquet"
 FAILURES = pa.schema([SAMPLES.field("key"), *FAILURE_COLUMNS])
 """images/failures.parquet: one row per image that could not be stored, sorted by key."""
 
-_PACE = ("processes", "threads", "shard_deadline_s")
+_NOT_IN_CONTENT = ("processes", "threads", "shard_deadline_s", "everything")
+"""Settings of pace, and the one that the inputs tell."""
 
 
 @dataclass(frozen=True)
 class DownloadConfig:
     """How images are fetched, resized and stored."""
 
+    everything: bool = False
+    """fetch the images of all captions, as the paper did, and not only of those that name an entity"""
     image_size: int = 256
     """longer images are shrunk so that their shorter side has this many pixels; smaller ones keep their size"""
     jpeg_quality: int = 95
@@ -85,7 +88,7 @@ class DownloadConfig:
 
 
 def download(data_dir: Path, config: DownloadConfig, image_root: Path | str | None = None) -> Manifest:
-    """Fetch the images of entities/ into images/ and return the manifest; finished shards are not fetched again.
+    """Fetch the images of entities/ (or captions/) into images/ and return the manifest; finished shards stay.
 
     `image_root` is the folder, or the http(s) address, that the images named by path lie under; an image's key is the
     hash of its path either way.
@@ -94,12 +97,14 @@ def download(data_dir: Path, config: DownloadConfig, image_root: Path | str | No
     """
     data_dir, images_dir = Path(data_dir).resolve(), Path(data_dir).resolve() / "images"
     entities = read_manifest(data_dir / "entities")
-    content = {name: value for name, value in asdict(config).items() if name not in _PACE}
-    if done := open_stage(images_dir, "download", content, {"entities": entities.digest}):
+    content = {name: value for name, value in asdict(config).items() if name not in _NOT_IN_CONTENT}
+    captions = read_manifest(data_dir / "captions") if config.everything else None
+    inputs = {"entities": entities.digest} | ({"captions": captions.digest} if captions else {})
+    if done := open_stage(images_dir, "download", content, inputs):
         return done
     scratch_dir = images_dir / SCRATCH
     shutil.rmtree(scratch_dir, ignore_errors=True)
-    images = ImageList(data_dir / "entities", entities, config.shard_size, scratch_dir / "sorted")
+    images = ImageList(data_dir, captions or entities, config.shard_size, scratch_dir / "sorted")
     if images.has_paths and image_root is None:
         raise ValueError(
             f"{data_dir / 'entities'}: images are named by path; name their folder or address with --image-root"

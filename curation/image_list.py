@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,18 +17,23 @@ import pyarrow.parquet as pq
 from curation.manifest import Manifest
 from curation.schema import SAMPLES
 
-_COLUMNS = ["key", "caption_id", "url", "image", "caption", "mentions"]
+_COLUMNS = ["key", "caption_id", "url", "image", "caption"]
+_CAPTION = np.dtype([("key", np.int64), ("caption_id", np.int32)])
 
 IMAGES = pa.schema([("key", pa.int64()), ("url", pa.string()), ("image", pa.string()), SAMPLES.field("captions")])
 """One row per image to fetch. Exactly one of url and image is set; captions are ordered by their caption_id."""
 
 
 class ImageList:
-    """The images of a folder of captions, in shards of `shard_size` in order of key."""
+    """The images of entities/, or of all captions/, in shards of `shard_size` in order of key.
 
-    def __init__(self, entities_dir: Path, manifest: Manifest, shard_size: int, scratch_dir: Path) -> None:
+    `manifest` is that of the folder whose images are listed.
+    """
+
+    def __init__(self, data_dir: Path, manifest: Manifest, shard_size: int, scratch_dir: Path) -> None:
         scratch_dir.mkdir(parents=True, exist_ok=True)
-        self._parts = [_sorted_by_key(entities_dir / part.name, scratch_dir) for part in manifest.parts]
+        read = _with_mentions if manifest.stage == "ingest" else _entities
+        self._parts = [_sorted_by_key(read(data_dir, part.name), part.name, scratch_dir) for part in manifest.parts]
         self._keys = [part["key"].to_numpy() for part in self._parts]
         keys = np.unique(np.concatenate(self._keys)) if self._keys else np.empty(0, np.int64)
         self.num_images = len(keys)
@@ -61,9 +67,28 @@ class ImageList:
         )
 
 
-def _sorted_by_key(part: Path, scratch_dir: Path) -> pa.Table:
-    table = pq.read_table(part, columns=_COLUMNS).sort_by([("key", "ascending"), ("caption_id", "ascending")])
-    path = scratch_dir / f"{part.stem}.arrow"
+def _entities(data_dir: Path, name: str) -> pa.Table:
+    return pq.read_table(data_dir / "entities" / name, columns=[*_COLUMNS, "mentions"])
+
+
+def _with_mentions(data_dir: Path, name: str) -> pa.Table:
+    """Return all captions of a part, with the mentions of those that name an entity."""
+    captions, entities = pq.read_table(data_dir / "captions" / name, columns=_COLUMNS), _entities(data_dir, name)
+    is_named = np.isin(_ids(captions), _ids(entities), assume_unique=True)
+    # The rows of entities/ are in the order of captions/.
+    rows = pa.array(np.cumsum(is_named) - 1, mask=~is_named)
+    return captions.append_column("mentions", entities["mentions"].combine_chunks().take(rows))
+
+
+def _ids(table: pa.Table) -> npt.NDArray[np.void]:
+    ids = np.empty(table.num_rows, _CAPTION)
+    ids["key"], ids["caption_id"] = table["key"].to_numpy(), table["caption_id"].to_numpy()
+    return ids
+
+
+def _sorted_by_key(captions: pa.Table, name: str, scratch_dir: Path) -> pa.Table:
+    table = captions.sort_by([("key", "ascending"), ("caption_id", "ascending")])
+    path = scratch_dir / f"{Path(name).stem}.arrow"
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

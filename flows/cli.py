@@ -45,6 +45,12 @@ def _recipes(_: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     config = _recipe(options)
     out = options.out or Path("runs") / options.recipe
+    if options.plan:
+        from flows.plan import plan_run, show
+
+        print(f"{config.title}\n{config.caveat}\n\n{show(plan_run(config, out))}")
+        print("Training and evaluation are not planned: their time is the accelerator's.")
+        return
     begun = time.monotonic()
     with prefect_server(Path(os.environ.get("PREFECT_HOME", ".prefect")).resolve()) as address, ray_cluster():
         from flows.pipeline import pipeline
@@ -67,6 +73,11 @@ def _ingest(options: argparse.Namespace) -> None:
 
     files = {name: getattr(options, name) for name in ("removed", "subset") if getattr(options, name)}
     config = replace(with_settings(IngestConfig(), options.settings), **files)
+    if options.plan:
+        from flows.plan import plan_ingest, show
+
+        print(show([plan_ingest(options.table, options.out, config)]))
+        return
     _print_counts(ingest(options.table, options.out, config).counts)
 
 
@@ -85,6 +96,11 @@ def _card(options: argparse.Namespace) -> None:
 def _parse(options: argparse.Namespace) -> None:
     from curation.parse import ParseConfig, parse
 
+    if options.plan:
+        from flows.plan import plan_parse, show
+
+        print(show([plan_parse(options.data_dir)]))
+        return
     _print_counts(parse(options.data_dir, with_settings(ParseConfig(), options.settings)).counts)
 
 
@@ -103,6 +119,11 @@ def _download(options: argparse.Namespace) -> None:
     from curation.download import DownloadConfig, download
 
     config = with_settings(DownloadConfig(), options.settings)
+    if options.plan:
+        from flows.plan import plan_download, show
+
+        print(show([plan_download(options.data_dir, config)]))
+        return
     _print_counts(download(options.data_dir, config, options.image_root).counts)
 
 
@@ -180,6 +201,9 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
         return added
 
+    def add_plan(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--plan", action="store_true", help="say rows, disk, network and time, and do nothing")
+
     def add_recipe(added: argparse.ArgumentParser) -> None:
         added.add_argument("recipe", help="a name that `ovseg recipes` lists")
         added.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
@@ -188,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     run = add("run", _run, "run a recipe from captions to report; the same command again resumes it")
     add_recipe(run)
     run.add_argument("--out", type=Path, help="folder of the run (default runs/RECIPE)")
+    add_plan(run)
 
     ingest = add("ingest", _ingest, "read a caption table into DIR/captions")
     ingest.add_argument(
@@ -199,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument(
         "--remove", dest="removed", metavar="FILE", help="take out rows with an address, domain or key of this list"
     )
+    add_plan(ingest)
     ingest.add_argument("--subset", metavar="FILE", help="keep the captions of this subset manifest only")
 
     subset = add(
@@ -217,6 +243,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         stage = add(name, command, text)
         stage.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+        if name != "pairs":
+            add_plan(stage)
         if name == "download":
             stage.add_argument(
                 "--image-root", help="folder, or http(s) address, of the images that the table gives as paths"
