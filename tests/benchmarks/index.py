@@ -1,8 +1,10 @@
-"""The entity index at the size of CC4M: 4.3 million captions that name 73 entities, 1.3 of them each."""
+"""Ingest of a long table; the entity index at the size of CC4M: 4.3 million captions, 73 entities, 1.3 of them each."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,41 @@ NUM_CAPTIONS = 4_300_000
 PART_ROWS = 35_000
 """what is left of 100,000 lines of CC12M"""
 CAPTION_WORDS = 20
+
+
+INGEST = """
+import resource, sys, time
+from pathlib import Path
+from curation.captions import ingest
+begun = time.perf_counter()
+ingest(sys.argv[1], Path(sys.argv[2]))
+print(time.perf_counter() - begun, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def ingest(folder: Path) -> Iterator[list[str]]:
+    """Rows per second and the most memory of an ingest, of a short and of a long table, each in its own process."""
+    for num_rows in (100_000, 2_000_000):
+        table = folder / f"{num_rows}.tsv"
+        write_table(table, num_rows)
+        command = [sys.executable, "-c", INGEST, str(table), str(folder / str(num_rows))]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        wall_s, cpu_s, most_mb = (float(figure) for figure in done.stdout.split())
+        figures = f"{num_rows / wall_s:,.0f} rows/s, {num_rows / cpu_s:,.0f} per CPU second, {most_mb:.0f} MB at most"
+        yield [f"ingest of {num_rows:,} rows, {table.stat().st_size / 1e6:.0f} MB", figures, "", ""]
+
+
+def write_table(path: Path, num_rows: int) -> None:
+    """Write a table as CC12M's with captions of random words."""
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{number}" for number in range(5000)], np.object_)
+    with path.open("w") as file:
+        for start in range(0, num_rows, 10_000):
+            texts = words[rng.integers(len(words), size=(10_000, CAPTION_WORDS))]
+            file.writelines(
+                f"https://images.host{number % 9973}.example/some/path/of/an/image/{number}.jpg\t{' '.join(text)}\n"
+                for number, text in enumerate(texts, start=start)
+            )
 
 
 def query(folder: Path) -> Iterator[list[str]]:

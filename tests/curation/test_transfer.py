@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 import curation.transfer
 from curation.transfer import TRIES, fetch_table
 
+ROOT = Path(__file__).resolve().parents[2]
 CONTENT = bytes(range(256)) * 4000
 
 
@@ -27,6 +31,9 @@ class TableServer(ThreadingHTTPServer):
         """bytes after which each of the next answers breaks off"""
         self.refusals: list[int] = []
         """status codes of the next answers"""
+        self.holds_after: int | None = None
+        """bytes after which the next answer waits until it is released"""
+        self.released = threading.Event()
         self.asked: list[str | None] = []
         """the Range header of every request"""
 
@@ -55,6 +62,11 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
         self.end_headers()
+        if server.holds_after is not None:
+            self.wfile.write(rest[: server.holds_after])
+            server.holds_after = None
+            server.released.wait(60)
+            return
         self.wfile.write(rest[: server.breaks_after.pop(0)] if server.breaks_after else rest)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -68,6 +80,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[TableServer]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     yield server
+    server.released.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -132,3 +145,26 @@ def test_errors_of_the_server_are_tried_again_and_refusals_are_not(server: Table
     server.refusals = [404]
     with pytest.raises(OSError, match=r"table\.tsv.*: the server answers 404 Not Found; is the address right\?"):
         fetch_table(server.url, tmp_path / "other")
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from curation.transfer import fetch_table
+fetch_table(sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+def test_a_transfer_killed_for_real_goes_on_where_it_was(server: TableServer, tmp_path: Path) -> None:
+    server.content = CONTENT * 4
+    server.holds_after = len(CONTENT) * 3
+    partial = tmp_path / "table.tsv.partial"
+    process = subprocess.Popen([sys.executable, "-c", FETCH, server.url, str(tmp_path)], cwd=ROOT)
+    while not partial.exists() or partial.stat().st_size < 2 << 20:
+        assert process.poll() is None, "it ended before the kill"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    arrived = partial.stat().st_size
+    assert fetch_table(server.url, tmp_path).read_bytes() == server.content
+    assert server.asked == [None, f"bytes={arrived}-"]
