@@ -17,6 +17,7 @@ from flows.settings import with_settings
 
 if TYPE_CHECKING:
     from flows.recipes import PipelineConfig
+    from model import OVSegmentor
 
 # Rooms are imported by the command that needs them: `ovseg --help` and `ovseg entities` should not load torch.
 
@@ -173,6 +174,23 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(_summary(options.out.parent) if options.out.name == "evaluation" else options.out / "evaluation.json")
 
 
+def _convert(options: argparse.Namespace) -> None:
+    import yaml
+    from transformers import AutoConfig
+
+    from model import CardFacts, load_groupvit, load_official, load_tokenizer
+
+    tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
+    if Path(options.source).is_file():
+        found = yaml.safe_load(options.config.read_text()) if options.config else None
+        text = AutoConfig.from_pretrained(options.text_config) if options.text_config else None
+        model: OVSegmentor = load_official(options.source, found and found.get("model", found), text, tokenizer)
+    else:
+        model = load_groupvit(options.source, tokenizer)
+    model.save_pretrained(options.out, CardFacts(data=f"Converted from {options.source}; its authors say more."))
+    print(f"{model.load_report}\nmodel: {options.out}")
+
+
 def _report(options: argparse.Namespace) -> None:
     from evaluation.report import write_report
 
@@ -279,6 +297,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--benchmark", required=True, help="name of the benchmark")
     evaluate.add_argument("--root", type=Path, required=True, help="folder of the benchmark")
     evaluate.add_argument("--out", type=Path, required=True, help="folder for evaluation.json and pictures")
+
+    convert = add("convert", _convert, "turn weights of others into a model folder", settings=False)
+    convert.add_argument(
+        "source", help="checkpoint file of OVSegmentor's authors, or folder or hub name of a GroupViT of transformers"
+    )
+    convert.add_argument("out", type=Path, metavar="DEST", help="model folder to write")
+    convert.add_argument("--tokenizer", help="folder or hub name (the authors': distilbert-base-uncased)")
+    convert.add_argument("--config", type=Path, metavar="YML", help="the authors' config (default: ViT-B, stage 2)")
+    convert.add_argument("--text-config", help="folder or hub name of the text encoder's config (default: bert-base)")
 
     report = add("report", _report, "write RUN/report/index.html anew", settings=False)
     report.add_argument("run", type=Path, help="folder of a run")
