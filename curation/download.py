@@ -1,40 +1,26 @@
 """Download: from captions with addresses to verified webdataset shards and samples.arrow.
 
 Images are cut into shards in order of key. Each shard is the task of a worker process (curation/shard.py) that leaves
-the tar, img2dataset's report and an account of every image; the accounts make failures.parquet and samples.arrow.
+the tar, img2dataset's report and an account of every image. What failed for a transient cause gets further rounds
+(curation/rounds.py); the accounts of all shards make samples.arrow and failures.parquet (curation/finish.py).
 """
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import xxhash
-
-from curation.datacard import write_datacard
+from curation.benchmark_images import benchmarks_digest
+from curation.finish import finish
 from curation.image_list import ImageList
-from curation.images import shard_name, write_samples
-from curation.manifest import Manifest, Part, close_stage, finished_part, open_stage, read_manifest, replacing
-from curation.progress import Progress
-from curation.schema import SAMPLES
-from curation.shard import SCRATCH, ShardTask, account_name, download_shard
-from curation.verify import FAILURE_COLUMNS
-from curation.workers import Workers
+from curation.manifest import Manifest, open_stage, read_manifest
+from curation.near_duplicates import MAX_BITS
+from curation.rounds import fetch_rounds
+from curation.shard import SCRATCH
 
-logger = logging.getLogger(__name__)
-
-FAILURES_FILE = "failures.parquet"
-FAILURES = pa.schema([SAMPLES.field("key"), *FAILURE_COLUMNS])
-"""images/failures.parquet: one row per image that could not be stored, sorted by key."""
-
-_NOT_IN_CONTENT = ("processes", "threads", "shard_deadline_s", "everything")
+_PACE = ("processes", "threads", "per_host", "shard_deadline_s", "min_success_rate", "gate_images", "max_pause_s")
+_NOT_IN_CONTENT = (*_PACE, "round_pause_s", "everything")
 """Settings of pace, and the one that the inputs tell."""
 
 
@@ -52,8 +38,14 @@ class DownloadConfig:
     """images per webdataset shard, failures included"""
     timeout_s: float = 15.0
     """seconds for one try of one image, from the look-up of its host to its last byte"""
-    retries: int = 2
-    """further tries after a transient failure: time-out, broken connection, 408, 429, 5xx"""
+    retries: int = 1
+    """further tries at once after a broken connection, 408, 429 or 5xx"""
+    rounds: int = 2
+    """further rounds, after all shards, over the images that failed for a transient cause (time-outs and names, too)"""
+    round_pause_s: float = 5.0
+    """seconds before such a round, more when a host's Retry-After asks for more"""
+    max_pause_s: float = 600.0
+    """longest such pause in seconds, whatever hosts ask for"""
     max_bytes: int = 30_000_000
     """bytes of an image's file at most"""
     max_pixels: int = 100_000_000
@@ -68,19 +60,36 @@ class DownloadConfig:
     """shards in work at a time, one process each"""
     threads: int = 32
     """images in flight per process"""
+    per_host: int = 8
+    """images in flight per host and process"""
+    host_failures: int = 32
+    """requests to a host without any answer, in a row, after which its other images of the shard wait for a round"""
     shard_deadline_s: float = 3600.0
-    """seconds after which the process of a shard is ended and the shard tried once more"""
+    """seconds after which a shard leaves its remaining images to the next round"""
+    min_success_rate: float = 0.2
+    """share of the names looked up first, and of the latest images tried, below which the run stops; 0: never"""
+    gate_images: int = 1000
+    """images that this share is taken of"""
+    duplicate_bits: int = 4
+    """bits of the 64-bit perceptual hash in which near-duplicates may differ"""
+    benchmarks: tuple[str, ...] = ()
+    """folders of benchmark images, or files of perceptual hashes: images that nearly equal them are left out"""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "shard_size", "max_bytes", "max_pixels", "processes", "threads"):
+        counts = ("image_size", "shard_size", "max_bytes", "max_pixels", "processes", "threads", "per_host")
+        for name in (*counts, "host_failures", "gate_images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected at least 1")
-        for name in ("retries", "max_redirects"):
+        for name in ("retries", "max_redirects", "rounds", "round_pause_s", "max_pause_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected 0 or more")
         for name in ("timeout_s", "shard_deadline_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: expected seconds, more than 0")
+        if not 0 <= self.min_success_rate <= 1:
+            raise ValueError(f"min_success_rate = {self.min_success_rate}: expected 0 to 1")
+        if not 0 <= self.duplicate_bits <= MAX_BITS:
+            raise ValueError(f"duplicate_bits = {self.duplicate_bits}: expected 0 to {MAX_BITS}")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality = {self.jpeg_quality}: expected 1 to 100")
         if not self.user_agent.strip():
@@ -100,6 +109,8 @@ def download(data_dir: Path, config: DownloadConfig, image_root: Path | str | No
     content = {name: value for name, value in asdict(config).items() if name not in _NOT_IN_CONTENT}
     captions = read_manifest(data_dir / "captions") if config.everything else None
     inputs = {"entities": entities.digest} | ({"captions": captions.digest} if captions else {})
+    if config.benchmarks:
+        inputs["benchmarks"] = benchmarks_digest(config.benchmarks)
     if done := open_stage(images_dir, "download", content, inputs):
         return done
     scratch_dir = images_dir / SCRATCH
@@ -114,77 +125,7 @@ def download(data_dir: Path, config: DownloadConfig, image_root: Path | str | No
     if image_root is not None:
         is_web = str(image_root).startswith(("http://", "https://"))
         image_root = str(image_root).rstrip("/") if is_web else str(Path(image_root).resolve())
-    parts = _fetch_shards(images, images_dir, config, image_root)
-    manifest = _close(images, images_dir, entities.digest, parts)
+    parts, rounds = fetch_rounds(images, images_dir, config, image_root)
+    manifest = finish(images, images_dir, parts, rounds, config, entities.digest)
     shutil.rmtree(scratch_dir, ignore_errors=True)
     return manifest
-
-
-def _fetch_shards(images: ImageList, images_dir: Path, config: DownloadConfig, image_root: str | None) -> list[Part]:
-    found = {number: finished_part(images_dir, shard_name(number)) for number in range(images.num_shards)}
-    parts = {number: part for number, part in found.items() if part}
-    waiting = [number for number, part in found.items() if not part]
-    if parts and waiting:
-        logger.info("download: %d of %d shards are there already", len(parts), images.num_shards)
-    scratch_dir = images_dir / SCRATCH
-
-    def tasks() -> Iterator[ShardTask]:
-        for number in waiting:
-            path = scratch_dir / f"{number:05d}.arrow"
-            table = images.shard(number)
-            with pa.ipc.new_file(str(path), table.schema) as writer:
-                writer.write_table(table)
-            yield ShardTask(number, path, images_dir, image_root, config)
-
-    processes = min(config.processes, max(1, len(waiting)))
-    target = f"{download_shard.__module__}.{download_shard.__name__}"
-    with (
-        Workers(target, processes, config.shard_deadline_s, scratch_dir / "log") as workers,
-        Progress("download", len(waiting)) as progress,
-    ):
-        for number, part in workers.run(tasks()):
-            parts[number] = part
-            read = part.rows + sum(part.counts.values())
-            progress.part(f"shard {number:05d}", done=1, read=read, kept=part.rows, drops=part.counts)
-    return [parts[number] for number in sorted(parts)]
-
-
-def _close(images: ImageList, images_dir: Path, entities_digest: str, parts: list[Part]) -> Manifest:
-    """Write failures.parquet, samples.arrow, the data card and the manifest from the shards' tables."""
-    stored, causes = sum(part.rows for part in parts), Counter[str]()
-    for part in parts:
-        causes.update(part.counts)
-    if stored + causes.total() != images.num_images:
-        raise RuntimeError(
-            f"{images_dir}: {images.num_images} images, {stored} stored, {causes.total()} failed: a defect"
-        )
-    if not stored:
-        raise RuntimeError(
-            f"{images_dir}: none of {images.num_images} images could be stored ({dict(causes.most_common(3))}); "
-            f"look at the network and the addresses, remove the folder and run the download again"
-        )
-    # Keys tell which captions there are, together with the digest of entities/.
-    digest = xxhash.xxh3_128(entities_digest.encode())
-    with replacing(images_dir / FAILURES_FILE) as path, pq.ParquetWriter(path, FAILURES, compression="zstd") as writer:
-        for shard in _shard_tables(images_dir, parts, FAILURES.names):
-            digest.update(shard.filter(pc.field("cause").is_null())["key"].to_numpy().tobytes())
-            writer.write_table(shard.filter(pc.field("cause").is_valid()).select(FAILURES.names))
-    stored_rows = (
-        shard.filter(pc.field("cause").is_null()).select(SAMPLES.names)
-        for shard in _shard_tables(images_dir, parts, [*SAMPLES.names, "cause"])
-    )
-    write_samples(images_dir, stored_rows, digest.hexdigest())
-    size = sum((images_dir / part.name).stat().st_size for part in parts)
-    figures: dict[str, int | float | str] = {
-        "images": images.num_images,
-        "stored": stored,
-        "success rate": stored / images.num_images,
-        "shards": len(parts),
-        "bytes of shards": size,
-    }
-    write_datacard(images_dir, "Images", figures, dict(causes))
-    return close_stage(images_dir, parts)
-
-
-def _shard_tables(images_dir: Path, parts: list[Part], columns: list[str]) -> Iterator[pa.Table]:
-    return (pq.read_table(images_dir / account_name(part.name), columns=columns) for part in parts)

@@ -1,24 +1,29 @@
 """The fetch of one image, from the web or a folder: within limits of time, bytes and place, a cause for each failure.
 
 Addresses are checked where a socket is about to be made, so that names, literal addresses, redirects and changing DNS
-answers pass the same gate.
+answers pass the same gate. A host is asked for a few images at a time, waits when it says so, and is left alone when it
+answers nothing at all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import ipaddress
+import math
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from PIL import Image, UnidentifiedImageError
 from yarl import URL
 
 if TYPE_CHECKING:
@@ -27,36 +32,59 @@ if TYPE_CHECKING:
 OPT_OUT = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 """Directives of X-Robots-Tag that keep an image out."""
 
+LATER = frozenset({"timeout", "dns", "host_down", "out_of_time", "lost"})
+"""Causes for which another try is worth it in a later round, not at once."""
+SOON = frozenset({"connection", "truncated", "http_408", "http_425", "http_429"})
+"""Causes for which another try is worth it at once; so are answers of 500 and above."""
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
 _FIRST_PAUSE_S = 0.5
+_UNREACHABLE = frozenset({"timeout", "dns", "connection"})
 
 
 class FetchError(Exception):
-    """Why an image could not be had: a short cause to count by, a detail to read, and whether another try may help."""
+    """Why an image could not be had: a short cause to count by, a detail to read, and the wait that the host asks."""
 
-    def __init__(self, cause: str, detail: str = "", *, is_transient: bool = False, retry_after_s: float = 0.0) -> None:
+    def __init__(self, cause: str, detail: str = "", retry_after_s: float = 0.0) -> None:
         super().__init__(f"{cause}: {detail}")
         self.cause = cause
         self.detail = detail
-        self.is_transient = is_transient
         self.retry_after_s = retry_after_s
 
 
+def is_transient(cause: str) -> bool:
+    """Return whether another try may end otherwise: time-outs, names, broken connections, 408, 429, 5xx."""
+    return cause in LATER or cause in SOON or cause.startswith("http_5")
+
+
+@dataclass
+class _Host:
+    free: asyncio.Semaphore
+    silent_until: float = 0.0
+    failures: int = field(default=0)
+    """requests in a row that got no answer"""
+
+
 class WebFetcher:
-    """Fetches images over http and https; callable from many threads, which share connections and DNS answers."""
+    """Fetches images over http and https; callable from many threads, which share connections and DNS answers.
+
+    After `config.shard_deadline_s` no request begins any more: what is left fails as "out_of_time", for a later round.
+    """
 
     def __init__(self, config: DownloadConfig) -> None:
         self.config = config
         self._agent = config.user_agent.split("/")[0].strip().lower()
         self._loop = asyncio.new_event_loop()
+        self._end = self._loop.time() + config.shard_deadline_s
+        self._hosts: defaultdict[URL, _Host] = defaultdict(lambda: _Host(asyncio.Semaphore(config.per_host)))
         # DNS look-ups block a thread each: as many as images in flight, so that dead names do not hold up the others.
         self._loop.set_default_executor(ThreadPoolExecutor(config.threads))
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self._session = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
 
     def __call__(self, url: str) -> bytes:
-        """Return the bytes at an address, after as many tries as the config allows where another try may help.
+        """Return the bytes at an address, after as many tries as the config allows where another at once may help.
 
         Raises: FetchError
         """
@@ -64,9 +92,11 @@ class WebFetcher:
             try:
                 return asyncio.run_coroutine_threadsafe(self._get(url), self._loop).result()
             except FetchError as error:
-                if not error.is_transient or attempt == self.config.retries:
+                pause_s = max(_FIRST_PAUSE_S * 2**attempt, error.retry_after_s)
+                is_later = error.cause in LATER or pause_s > self.config.timeout_s
+                if is_later or not is_transient(error.cause) or attempt == self.config.retries:
                     raise
-                time.sleep(min(max(_FIRST_PAUSE_S * 2**attempt, error.retry_after_s), self.config.timeout_s))
+                time.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
@@ -87,36 +117,61 @@ class WebFetcher:
 
     async def _get(self, url: str) -> bytes:
         try:
-            async with asyncio.timeout(self.config.timeout_s):
-                return await self._follow(URL(url))
+            async with asyncio.timeout(self.config.timeout_s) as deadline:
+                return await self._follow(URL(url), deadline)
         except TimeoutError as error:
-            detail = f"not complete within {self.config.timeout_s:g} s"
-            raise FetchError("timeout", detail, is_transient=True) from error
+            raise FetchError("timeout", f"not complete within {self.config.timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _named(error) from error
 
-    async def _follow(self, url: URL) -> bytes:
+    async def _follow(self, url: URL, deadline: asyncio.Timeout) -> bytes:
         for _ in range(self.config.max_redirects + 1):
             if url.scheme not in ("http", "https") or not url.host:
                 raise FetchError("bad_address", f"{url}: not http or https")
-            async with self._session.get(url, allow_redirects=False) as response:
+            host = self._hosts[url.origin()]
+            async with self._turn(host, deadline), self._session.get(url, allow_redirects=False) as response:
                 if _opts_out(response.headers.getall("X-Robots-Tag", ()), self._agent):
                     raise FetchError("opted_out", f"X-Robots-Tag of {url.host}")
                 if response.status not in _REDIRECTS:
-                    return await self._body(response)
+                    return await self._body(response, host)
                 url = url.join(URL(response.headers.get("Location", "")))
         raise FetchError("redirects", f"more than {self.config.max_redirects}")
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    @asynccontextmanager
+    async def _turn(self, host: _Host, deadline: asyncio.Timeout) -> AsyncIterator[None]:
+        """Wait for a place among the host's requests; this wait does not count against the image's deadline."""
+        now = self._loop.time
+        left_s = (deadline.when() or math.inf) - now()
+        deadline.reschedule(None)
+        async with host.free:
+            silent_s = host.silent_until - now()
+            if host.failures >= self.config.host_failures:
+                raise FetchError("host_down", f"{host.failures} requests in a row got no answer")
+            if silent_s > self.config.timeout_s:
+                raise FetchError("http_429", f"the host wants {silent_s:.0f} s of silence", silent_s)
+            if now() + max(silent_s, 0) > self._end:
+                raise FetchError("out_of_time", f"the shard has had its {self.config.shard_deadline_s:g} s")
+            await asyncio.sleep(max(silent_s, 0))
+            deadline.reschedule(now() + left_s)
+            try:
+                yield
+            except asyncio.CancelledError:  # how the deadline is felt in here
+                host.failures += 1
+                raise
+            except (aiohttp.ClientError, OSError) as error:
+                host.failures = host.failures + 1 if _named(error).cause in _UNREACHABLE else 0
+                raise
+            except FetchError:
+                host.failures = 0
+                raise
+            host.failures = 0
+
+    async def _body(self, response: aiohttp.ClientResponse, host: _Host) -> bytes:
         status, limit = response.status, self.config.max_bytes
         if status != 200:
-            wait = response.headers.get("Retry-After", "")
-            raise FetchError(
-                f"http_{status}",
-                response.reason or "",
-                is_transient=status in (408, 429) or status >= 500,
-                retry_after_s=float(wait) if wait.isdecimal() else 0.0,
-            )
+            wait_s = _seconds(response.headers.get("Retry-After", ""))
+            host.silent_until = max(host.silent_until, self._loop.time() + wait_s)
+            raise FetchError(f"http_{status}", response.reason or "", wait_s)
         content = bytearray()
         if (response.content_length or 0) <= limit:
             async for chunk in response.content.iter_any():
@@ -163,30 +218,11 @@ def read_local(root: Path, path: str, max_bytes: int) -> bytes:
         raise FetchError("no_file", error.strerror or str(error)) from error
 
 
-def check_image(content: bytes, max_pixels: int) -> None:
-    """Read the header of an image, so that its size is known before anything is decoded.
-
-    Raises: FetchError when this is no image, or one of too many pixels.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            width, height = image.size
-    except UnidentifiedImageError as error:
-        raise FetchError("not_an_image", _first_bytes(content)) from error
-    except Image.DecompressionBombError as error:
-        raise FetchError("too_many_pixels", str(error)) from error
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's readers raise all three on broken headers
-        raise FetchError("undecodable", str(error)) from error
-    if width * height > max_pixels:
-        raise FetchError("too_many_pixels", f"{width} x {height}")
-
-
 def _named(error: Exception) -> FetchError:
     detail = f"{type(error).__name__}: {error}"
     match error:
         case aiohttp.ClientConnectorDNSError():
-            is_transient = getattr(error.os_error, "errno", None) == socket.EAI_AGAIN
-            return FetchError("dns", detail, is_transient=is_transient)
+            return FetchError("dns", detail)
         case aiohttp.ClientSSLError():
             return FetchError("tls", detail)
         case aiohttp.ClientConnectorError(os_error=PrivateAddressError()):
@@ -194,13 +230,24 @@ def _named(error: Exception) -> FetchError:
         case aiohttp.InvalidURL():
             return FetchError("bad_address", detail)
         case aiohttp.ClientPayloadError():
-            return FetchError("truncated", detail, is_transient=True)
+            return FetchError("truncated", detail)
         case aiohttp.ClientConnectionError() | OSError():
-            return FetchError("connection", detail, is_transient=True)
+            return FetchError("connection", detail)
         case aiohttp.ClientError():
             return FetchError("bad_answer", detail)
         case _:
             return FetchError("bad_address", detail)
+
+
+def _seconds(retry_after: str) -> float:
+    """Return the seconds of a Retry-After header, a number or a date; 0 when it says nothing."""
+    if retry_after.isdecimal():
+        return float(retry_after)
+    try:
+        until = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return 0.0
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _opts_out(tags: Iterable[str], agent: str) -> bool:
@@ -210,7 +257,3 @@ def _opts_out(tags: Iterable[str], agent: str) -> bool:
         if all(name.strip() == agent for name in names) and OPT_OUT & {word.strip() for word in directives.split(",")}:
             return True
     return False
-
-
-def _first_bytes(content: bytes) -> str:
-    return f"begins with {content[:16]!r}" if content else "empty"

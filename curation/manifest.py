@@ -155,6 +155,12 @@ def finished_part(folder: Path, name: str) -> Part | None:
     return Part(**json.loads(marker.read_text()))
 
 
+def withdraw_part(folder: Path, name: str) -> None:
+    """Let a finished part, and with it the folder, count as unfinished; the file stays until it is made again."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    _marker(folder, name).unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends without an error."""

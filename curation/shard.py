@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.fetch import FetchError, WebFetcher, check_image, read_local
+from curation.fetch import FetchError, WebFetcher, read_local
+from curation.image_bytes import checked
 from curation.images import shard_name
 from curation.manifest import Part, mark_part
 from curation.verify import account_of_shard
@@ -69,8 +70,10 @@ def download_shard(task: ShardTask) -> tuple[int, Part]:
     name = shard_name(task.number)
     with TemporaryDirectory(dir=task.images_dir / SCRATCH, prefix=f"{task.number:05d}-") as scratch:
         work_dir = Path(scratch)
-        _run_img2dataset(task, images, work_dir)
-        account = account_of_shard(images, work_dir / f"{task.number:05d}.parquet", work_dir / name, task.number)
+        waits_s = _run_img2dataset(task, images, work_dir)
+        account = account_of_shard(
+            images, waits_s, work_dir / f"{task.number:05d}.parquet", work_dir / name, task.number
+        )
         pq.write_table(account, work_dir / account_name(name), compression="zstd")
         for file_name in (f"{task.number:05d}_stats.json", f"{task.number:05d}.parquet", account_name(name), name):
             with (work_dir / file_name).open("rb") as written:
@@ -85,8 +88,8 @@ def account_name(tar_name: str) -> str:
     return f"{Path(tar_name).stem}.images.parquet"
 
 
-def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> None:
-    """Write shard and report of img2dataset into `work_dir`."""
+def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> list[float]:
+    """Write shard and report of img2dataset into `work_dir`; return the wait that a host asks for, per image."""
     downloader, resizer, writer = _img2dataset()
     config = task.config
     list_path = work_dir / "list.arrow"
@@ -103,7 +106,7 @@ def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> None:
         extract_exif=False,
         output_folder=str(work_dir),
         column_list=table.column_names,
-        number_sample_per_shard=config.shard_size,
+        number_sample_per_shard=max(config.shard_size, 2),  # the names count the digits by its logarithm
         oom_shard_count=5,
         compute_hash=None,
         verify_hash_type=None,
@@ -115,15 +118,22 @@ def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> None:
         disallowed_header_directives=None,
     )
     web = WebFetcher(config)
-    downloader.download_image_with_retry = _fetch_of(task, images["url"].is_null().to_pylist(), web)
+    waits_s = dict.fromkeys(range(len(images)), 0.0)
+    downloader.download_image_with_retry = _fetch_of(task, images["url"].is_null().to_pylist(), web, waits_s)
     try:
         run.download_shard((task.number, str(list_path)))
     finally:
         web.close()
+    return list(waits_s.values())
 
 
-def _fetch_of(task: ShardTask, is_path: list[bool], web: WebFetcher) -> Callable[..., Fetched]:
-    """Return what takes the place of img2dataset's download_image_with_retry; it never raises."""
+def _fetch_of(
+    task: ShardTask, is_path: list[bool], web: WebFetcher, waits_s: dict[int, float]
+) -> Callable[..., Fetched]:
+    """Return what takes the place of img2dataset's download_image_with_retry; it never raises.
+
+    `waits_s` takes the wait that a host asks for, by row.
+    """
     root = task.image_root or ""
     has_web_root = root.startswith(("http://", "https://"))
 
@@ -135,9 +145,9 @@ def _fetch_of(task: ShardTask, is_path: list[bool], web: WebFetcher) -> Callable
     def fetch(row: tuple[int, str], **_: Any) -> Fetched:
         index, address = row
         try:
-            content = read(address, is_path[index])
-            check_image(content, task.config.max_pixels)
+            content = checked(read(address, is_path[index]), task.config.max_pixels)
         except FetchError as error:
+            waits_s[index] = error.retry_after_s
             return index, None, str(error)
         except Exception as error:  # one odd image must not cost the shard; the cause is counted
             logger.exception("image %s", address)

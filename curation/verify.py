@@ -8,77 +8,103 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 from PIL import Image
 
+from curation.image_bytes import perceptual_hash
 from curation.schema import SAMPLES
 
-FAILURE_COLUMNS = [("address", pa.string()), ("cause", pa.string()), ("detail", pa.string())]
+IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
+"""Endings of the images in a webdataset tar."""
 
-ACCOUNT = pa.schema([*SAMPLES, ("digest", pa.string()), *FAILURE_COLUMNS])
+PLACE = [SAMPLES.field(name) for name in ("shard", "offset", "length", "width", "height")]
+STORED = pa.schema(
+    [
+        *PLACE,
+        ("digest", pa.string()),
+        ("phash", pa.uint64()),
+        ("original_width", pa.int32()),
+        ("original_height", pa.int32()),
+    ]
+)
+FAILED = pa.schema([("cause", pa.string()), ("detail", pa.string()), ("retry_after_s", pa.float32())])
+
+ACCOUNT = pa.schema([SAMPLES.field("key"), *STORED, *FAILED])
 """images/00012.images.parquet: one row per image of the shard, sorted by key.
 
-`cause` is null for stored images; for the others shard, offset, length, width, height and digest are null. `digest` is
-the xxh3-128 of the JPEG's bytes, hexadecimal.
+`cause` is null for stored images, whose columns are those of `STORED`; for the others these are null. `digest` is the
+xxh3-128 of the JPEG's bytes, hexadecimal, `phash` its perceptual hash, original_width and original_height the size
+before the image was shrunk.
 """
 
 
-def account_of_shard(images: pa.Table, report_path: Path, tar_path: Path, shard: int) -> pa.Table:
+def account_of_shard(images: pa.Table, waits_s: list[float], report_path: Path, tar_path: Path, shard: int) -> pa.Table:
     """Return the account (`ACCOUNT`) of the images (`curation.image_list.IMAGES`) of a shard.
 
-    `report_path` is img2dataset's Parquet; an image that it does not name is lost, and counted as such.
+    `waits_s` is what hosts asked to wait, per image; `report_path` is img2dataset's Parquet; an image that it does not
+    name is lost, and counted as such.
 
     Raises: ValueError when the tar is damaged, an image in it cannot be decoded, or it differs from the report.
     """
-    stored = _stored_images(tar_path)
-    report = {row["image_key"]: row for row in pq.read_table(report_path).to_pylist()}
+    stored = stored_images(tar_path)
+    columns = ["image_key", "key", "status", "error_message", "original_width", "original_height"]
+    report = {row["image_key"]: row for row in pq.read_table(report_path, columns=columns).to_pylist()}
     reported = {row["key"] for row in report.values() if row["status"] == "success"}
     if reported != stored.keys():
         raise ValueError(
             f"{tar_path.name}: holds {len(stored)} images, img2dataset reports {len(reported)}; "
             f"the first that differ: {sorted(reported ^ stored.keys())[:3]}"
         )
-    columns: dict[str, list[Any]] = {name: [] for name in ACCOUNT.names if name not in ("key", "captions", "address")}
-    for key in images["key"].to_pylist():
+    rows = []
+    for key, wait_s in zip(images["key"].to_pylist(), waits_s, strict=True):
         row = report.get(key, {"status": "lost", "error_message": "lost: img2dataset wrote no row for this image"})
         found: dict[str, Any] = {}
         if row["status"] == "success":
-            found = {**stored[row["key"]], "shard": shard}
+            originals = {name: row[name] for name in ("original_width", "original_height")}
+            found = {**stored[row["key"]], **originals, "shard": shard}
         elif row["status"] == "failed_to_resize":
             found = {"cause": "undecodable", "detail": row["error_message"]}
         else:
             found["cause"], _, found["detail"] = row["error_message"].partition(": ")
-        for name, values in columns.items():
-            values.append(found.get(name))
-    arrays = {name: pa.array(values, ACCOUNT.field(name).type) for name, values in columns.items()}
-    arrays |= {"key": images["key"], "captions": images["captions"]}
-    arrays["address"] = pc.coalesce(images["url"], images["image"])
-    return pa.table([arrays[name] for name in ACCOUNT.names], schema=ACCOUNT)
+        rows.append({"key": key, **found, "retry_after_s": wait_s if "cause" in found else None})
+    return pa.Table.from_pylist(rows, schema=ACCOUNT)
 
 
-def _stored_images(tar_path: Path) -> dict[str, dict[str, Any]]:
-    """Return name -> where and what, for each image of a tar; each is decoded."""
+def stored_images(tar_path: Path) -> dict[str, dict[str, Any]]:
+    """Return name -> where and what (`STORED`), for each image of a tar; each is decoded.
+
+    Raises: ValueError when the tar is damaged or an image in it cannot be decoded.
+    """
     stored = {}
-    with tarfile.open(tar_path, "r:") as tar:
-        for member in tar:
-            name, _, kind = member.name.rpartition(".")
-            if kind != "jpg":
-                continue
-            file = tar.extractfile(member)
-            content = file.read() if file else b""
-            try:
-                with Image.open(io.BytesIO(content)) as image:
-                    image.load()
-                    width, height = image.size
-            except (OSError, ValueError, SyntaxError) as error:
-                raise ValueError(f"{tar_path.name}: {member.name} cannot be decoded: {error}") from error
-            stored[name] = {
-                "offset": member.offset_data,
-                "length": member.size,
-                "width": width,
-                "height": height,
-                "digest": xxhash.xxh3_128_hexdigest(content),
-            }
+    try:
+        with tarfile.open(tar_path, "r:") as tar:
+            for member in tar:
+                name, _, kind = member.name.rpartition(".")
+                if kind.lower() in IMAGE_KINDS:
+                    file = tar.extractfile(member)
+                    place = {"offset": member.offset_data, "length": member.size}
+                    stored[name] = {
+                        **place,
+                        **_look_at(file.read() if file else b"", f"{tar_path.name}: {member.name}"),
+                    }
+            end = tar.offset
+    except (tarfile.TarError, OSError) as error:
+        raise ValueError(f"{tar_path.name}: not a whole tar: {error}") from error
+    # tarfile takes a broken header behind the first for the end.
+    with tar_path.open("rb") as file:
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise ValueError(f"{tar_path.name}: damaged at byte {end}: expected a header or the end of the tar")
     return stored
+
+
+def _look_at(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            width, height = image.size
+            phash = perceptual_hash(image)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{name} cannot be decoded: {error}") from error
+    return {"width": width, "height": height, "digest": xxhash.xxh3_128_hexdigest(content), "phash": phash}

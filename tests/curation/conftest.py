@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import ssl
 import struct
+import subprocess
 import threading
 import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
@@ -60,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked[self.path] += 1
         self.server.agents.add(self.headers["User-Agent"])
         kind, number = self.path.split("/")[1:3]
-        image = jpeg(int(number))
+        image = jpeg(int(number.partition("?")[0]))
         is_first = self.server.asked[self.path] == 1
         match kind:
             case "image":
@@ -68,18 +71,37 @@ class _Handler(BaseHTTPRequestHandler):
             case "paced":
                 time.sleep(0.05)
                 self.answer(image)
+            case "wrong-type":
+                self.answer(image, headers={"Content-Type": "text/html"})
+            case "slow":
+                self.slowly(image)
+            case "hang":
+                self.server.ended.wait()
+            case "webp" | "avif" | "gif" | "cmyk" | "turned" | "deep-grey":
+                self.answer(_unusual(kind))
             case "flaky":
                 self.answer(b"", 500) if is_first else self.answer(image)
             case "busy":
                 self.answer(b"", 429, {"Retry-After": "0"}) if is_first else self.answer(image)
+            case "silent":
+                self.answer(b"", 429, {"Retry-After": "3600"})
+            case "forbidden" | "gone":
+                self.answer(b"", 403 if kind == "forbidden" else 410)
+            case "garbled":
+                self.wfile.write(b"220 mail.example ready\r\n\r\n")
+                self.close_connection = True
             case "broken":
                 self.answer(b"", 500)
             case "page":
-                self.answer(b"<!doctype html><title>gone</title>")
+                self.answer(b"<!doctype html><title>gone</title>", headers={"Content-Type": "image/jpeg"})
+            case "svg":
+                self.answer(b'<svg xmlns="http://www.w3.org/2000/svg"/>', headers={"Content-Type": "image/svg+xml"})
             case "empty":
                 self.answer(b"")
             case "cut":
                 self.answer(image[: len(image) // 2])
+            case "corrupt":
+                self.answer(image.replace(b"\xff\xc4", b"\xff\xc4\xff\xff\xff\xff"))
             case "short":
                 self.answer(image[: len(image) // 2], headers={"Content-Length": str(len(image))})
                 self.close_connection = True
@@ -87,6 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.answer(_huge_png())
             case "move":
                 self.answer(b"", 302, {"Location": f"/image/{number}"})
+            case "chain":
+                steps = int(self.path.partition("?")[2] or 3)
+                self.answer(b"", 307, {"Location": f"?{steps - 1}" if steps else f"/image/{number}"})
             case "loop":
                 self.answer(b"", 302, {"Location": self.path})
             case "inwards":
@@ -109,6 +134,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def slowly(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        for start in range(0, len(content), 200):
+            self.wfile.write(content[start : start + 200])
+            time.sleep(0.05)
+
     def stream(self, piece: bytes) -> None:
         """Send a piece every 50 ms until the other side has enough: no read ever waits long."""
         self.send_response(200)
@@ -124,22 +157,82 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+def _unusual(kind: str) -> bytes:
+    """Return an image of a kind that readers trip over, 60 x 50, red at its top left."""
+    image = Image.new("RGB", (60, 50), "red")
+    image.paste("blue", (30, 0, 60, 50))
+    buffer = io.BytesIO()
+    if kind == "gif":
+        frames = [Image.new("RGB", image.size, colour) for colour in ("green", "black")]
+        image.save(buffer, "GIF", save_all=True, append_images=frames)
+    elif kind == "cmyk":
+        image.convert("CMYK").save(buffer, "JPEG")
+    elif kind == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(buffer, "JPEG", exif=exif)
+    elif kind == "deep-grey":
+        Image.linear_gradient("L").resize(image.size).convert("I;16").point(lambda value: value * 257).save(
+            buffer, "PNG"
+        )
+    else:
+        image.save(buffer, kind.upper())
+    return buffer.getvalue()
+
+
 def _huge_png() -> bytes:
     header = b"IHDR" + struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 1000) + b"IDAT" + b"\0" * 1000
 
 
+@contextmanager
+def _serving(server: ThreadingHTTPServer, ended: threading.Event | None = None) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        if ended:
+            ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @pytest.fixture
 def web() -> Iterator[Web]:
     server = Web()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    server.ended.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with _serving(server, server.ended):
+        yield server
+
+
+@pytest.fixture
+def other_web() -> Iterator[Web]:
+    """Yield a second server: what a host does is held against all its images."""
+    server = Web()
+    with _serving(server, server.ended):
+        yield server
+
+
+@pytest.fixture
+def tls_port(tmp_path: Path) -> Iterator[int]:
+    """Yield the port of a server whose certificate nobody has signed but itself."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-days", "1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    server = Web()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with _serving(server, server.ended):
+        yield server.server_address[1]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,80 @@
+"""The bytes of one image: checked by its header, turned upright, hashed by what it shows."""
+
+from __future__ import annotations
+
+import io
+
+import imagehash
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from curation.fetch import FetchError
+
+Image.init()  # makes the readers of all formats known; only some are known from the start
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF")
+"""Pillow's readers that are asked; some of the others start programs or follow addresses."""
+HASH_BITS = 64
+"""bits of a perceptual hash"""
+
+_ORIENTATION = 0x0112
+_PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
+_PNG_DEPTH_AT = 24
+_HASHED_SIDE = 64
+
+
+def checked(content: bytes, max_pixels: int) -> bytes:
+    """Return the file to resize: as it came, or as an upright PNG of 8 bits where OpenCV would show something else.
+
+    OpenCV ignores EXIF's orientation when it keeps an alpha channel, and cuts 16 bits off at 255. Of an animation the
+    first frame counts. The size is read from the header, before anything is decoded.
+
+    Raises: FetchError when this is no image, or one of too many pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise FetchError("too_many_pixels", f"{width} x {height}")
+            if _is_plain(image, content):
+                return content
+            return _as_png(image)
+    except UnidentifiedImageError as error:
+        raise FetchError("not_an_image", _first_bytes(content)) from error
+    except Image.DecompressionBombError as error:
+        raise FetchError("too_many_pixels", str(error)) from error
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's readers raise all three on broken files
+        raise FetchError("undecodable", str(error)) from error
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """Return the 64-bit pHash of a decoded image: few bits differ between copies of other size or quality."""
+    # pHash looks at 32 x 32 pixels; coming there by way of averages costs a fraction of its own Lanczos filter.
+    small = image.convert("L").resize((_HASHED_SIDE, _HASHED_SIDE), Image.Resampling.BOX)
+    return int.from_bytes(np.packbits(imagehash.phash(small).hash).tobytes(), "big")
+
+
+def _is_plain(image: Image.Image, content: bytes) -> bool:
+    if image.format == "TIFF" or image.mode not in _PLAIN_MODES:
+        return False
+    if image.format == "PNG" and content[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] == b"\x10":
+        return False
+    return bool(image.getexif().get(_ORIENTATION, 1) == 1)
+
+
+def _as_png(image: Image.Image) -> bytes:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in ("I", "F") or upright.mode.startswith("I;16"):
+        values = np.asarray(upright, np.float64)
+        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        upright = Image.fromarray(np.clip(values * (255 / top), 0, 255).astype(np.uint8))
+    elif upright.mode not in ("L", "LA", "RGB", "RGBA"):
+        upright = upright.convert("RGB")
+    buffer = io.BytesIO()
+    # Without compression: this file lives until it is resized.
+    upright.save(buffer, "PNG", compress_level=0, exif=b"")
+    return buffer.getvalue()
+
+
+def _first_bytes(content: bytes) -> str:
+    return f"begins with {content[:16]!r}" if content else "empty"
