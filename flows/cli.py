@@ -95,6 +95,8 @@ def _card(options: argparse.Namespace) -> None:
 
 
 def _parse(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
     from curation.parse import ParseConfig, parse
 
     if options.plan:
@@ -102,7 +104,10 @@ def _parse(options: argparse.Namespace) -> None:
 
         print(show([plan_parse(options.data_dir)]))
         return
-    _print_counts(parse(options.data_dir, with_settings(ParseConfig(), options.settings)).counts)
+    config = with_settings(ParseConfig(), options.settings)
+    counts = parse(options.data_dir, replace(config, nouns=config.nouns or options.nouns)).counts
+    # Counts of each entity under each rule are for the data card.
+    _print_counts({name: count for name, count in counts.items() if ": " not in name})
 
 
 def _vocabulary(options: argparse.Namespace) -> None:
@@ -263,6 +268,8 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
         if name != "pairs":
             add_plan(stage)
+        if name == "parse":
+            stage.add_argument("--nouns", action="store_true", help="write the spans of all nouns too")
         if name == "download":
             stage.add_argument(
                 "--image-root", help="folder, or http(s) address, of the images that the table gives as paths"
