@@ -122,8 +122,12 @@ def _vocabulary(options: argparse.Namespace) -> None:
 
 
 def _download(options: argparse.Namespace) -> None:
+    from curation.check import check_images
     from curation.download import DownloadConfig, download
 
+    if options.verify:
+        print(f"{options.data_dir / 'images'}: {check_images(options.data_dir)} shards, all whole")
+        return
     config = with_settings(DownloadConfig(), options.settings)
     if options.plan:
         from flows.plan import plan_download, show
@@ -165,9 +169,10 @@ def _train(options: argparse.Namespace) -> None:
 
     config, out = _recipe(options), options.out
     with ray_cluster():
-        phase1 = train(options.data_dir, out / "phase1", config.model, config.phase1)
-        phase2 = train(options.data_dir, out / "phase2", config.model, config.phase2, phase1)
-    print(f"model: {phase2}")
+        model = train(options.data_dir, out / "phase1", config.model, config.phase1)
+        if config.phase2 is not None:
+            model = train(options.data_dir, out / "phase2", config.model, config.phase2, model)
+    print(f"model: {model}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -273,6 +278,11 @@ def _parser() -> argparse.ArgumentParser:
         if name == "download":
             stage.add_argument(
                 "--image-root", help="folder, or http(s) address, of the images that the table gives as paths"
+            )
+            stage.add_argument(
+                "--verify",
+                action="store_true",
+                help="fetch nothing: name damaged shards, so that the next call mends them",
             )
 
     vocabulary = add("vocabulary", _vocabulary, "propose a vocabulary from the nouns of DIR/captions", settings=False)

@@ -47,11 +47,15 @@ def pipeline(config: PipelineConfig, out: Path) -> Path:
     entities = _after(parse, captions)(data_dir, config.parse)
     with _image_server(config, out) as image_root:
         images = _after(download, entities)(data_dir, config.download, image_root)
-    partners = _after(pairs, images)(data_dir, config.pairs)
     phase1 = _after(train, images)(data_dir, out / "phase1", config.model, config.phase1)
-    phase2 = _after(train, phase1, partners)(data_dir, out / "phase2", config.model, config.phase2, phase1)
-    result = _after(evaluate, phase1, phase2)(
-        {"phase1": phase1, "phase2": phase2},
+    models = {"phase1": phase1}
+    if config.phase2 is not None:
+        partners = _after(pairs, images)(data_dir, config.pairs)
+        models["phase2"] = _after(train, phase1, partners)(
+            data_dir, out / "phase2", config.model, config.phase2, phase1
+        )
+    result = _after(evaluate, *models.values())(
+        models,
         config.benchmark,
         benchmark_root,
         out / "evaluation",

@@ -5,6 +5,8 @@ Source: paper table 1 and section 4.1; GroupViT section 4.1.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from model.config import ImageConfig, LossConfig, ModelConfig, TextConfig
 from model.text import CLIP
 
@@ -20,11 +22,12 @@ def ovsegmentor_vit_b() -> ModelConfig:
 def ovsegmentor_vit_s() -> ModelConfig:
     """ViT-S/16 from DINO with RoBERTa-base, as released."""
     return ModelConfig(
-        image=ImageConfig(width=384, num_heads=6, pretrained=DINO["vit_s"]), text=TextConfig(pretrained="roberta-base")
+        image=ImageConfig(width=384, num_heads=6, pretrained=DINO["vit_s"]),
+        text=TextConfig(model_type="roberta", pretrained="roberta-base"),
     )
 
 
-def groupvit() -> ModelConfig:
+def groupvit_vit_s() -> ModelConfig:
     """GroupViT: ViT-S/16 from scratch in three encoder stages, 64 groups and then 8, with a CLIP-style text tower.
 
     Trained with captions and noun prompts (multi-label contrastive loss), without the two proxy tasks of the paper.
@@ -41,3 +44,9 @@ def groupvit() -> ModelConfig:
         text=TextConfig(model_type=CLIP, width=256, num_layers=12, num_heads=4, dropout=0.0),
         loss=LossConfig(entity=0.0, mask=0.0, nouns=1.0),
     )
+
+
+def groupvit_vit_b() -> ModelConfig:
+    """GroupViT with ViT-B/16's width: the rerun of OVSegmentor's authors."""
+    small = groupvit_vit_s()
+    return replace(small, image=replace(small.image, width=768, num_heads=12))

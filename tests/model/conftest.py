@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model import Batch, ImageConfig, LossConfig, ModelConfig, OVSegmentor, TextConfig, initial, learn_wordpiece
-from model.presets import groupvit
+from model.presets import groupvit_vit_s
 
 CAPTIONS = [
     "a photo of a cat on the grass",
@@ -60,7 +60,7 @@ def small_config(paper_config: ModelConfig) -> ModelConfig:
 @pytest.fixture
 def groupvit_config() -> ModelConfig:
     """Return the architecture of GroupViT, tiny."""
-    preset = groupvit()
+    preset = groupvit_vit_s()
     image = replace(
         preset.image, image_size=32, patch_size=8, width=24, num_heads=2, depths=(1, 1, 1), num_group_tokens=(6, 3),
         num_groups=(6, 3),

@@ -13,7 +13,7 @@ from transformers import GroupViTConfig, GroupViTModel, GroupViTTextConfig, Grou
 
 from model import ModelConfig, OVSegmentor, Tokens, load_groupvit
 from model.groupvit import groupvit_config as ours_of
-from model.presets import groupvit
+from model.presets import groupvit_vit_s
 
 
 def random_model(vision: dict[str, Any], text: dict[str, Any]) -> Any:
@@ -115,7 +115,7 @@ def test_a_config_without_a_counterpart_is_refused(change: dict[str, Any], messa
 
 def test_the_preset_has_the_sizes_of_transformers_default() -> None:
     found = ours_of(GroupViTConfig(vision_config=GroupViTVisionConfig(), text_config=GroupViTTextConfig()))
-    preset = groupvit()
+    preset = groupvit_vit_s()
     assert replace(found.image, drop_path=preset.image.drop_path) == preset.image
     assert found.text == preset.text
 
