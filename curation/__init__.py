@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curation.entities import EntityIndex
-    from curation.pairs import PairIndex
+    from curation.pair_index import PairIndex
     from curation.parse import CaptionParser, Mention
     from curation.vocabulary import Vocabulary
 
@@ -18,7 +18,7 @@ _HOMES = {
     "CaptionParser": "curation.parse",
     "EntityIndex": "curation.entities",
     "Mention": "curation.parse",
-    "PairIndex": "curation.pairs",
+    "PairIndex": "curation.pair_index",
     "Vocabulary": "curation.vocabulary",
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,23 +14,37 @@ NUM_BUCKETS = 1 << 15
 _NO_WORD = r"[^\pL\pN]+"
 
 
-def caption_vectors(captions: pa.ChunkedArray, dims: int, seed: int) -> Iterator[NDArray[np.float32]]:
-    """Yield the vectors of rows of captions (type of `SAMPLES.captions`), a block per chunk, in order.
+class CaptionVectors:
+    """Turns captions into vectors, rare words weighing most.
 
-    Shapes: [rows of the chunk, dims], of length 1; zero for a row without words.
+    `documents` counts the rows of captions that hold a word of each bucket, among `num_rows` rows.
     """
-    documents = np.zeros(NUM_BUCKETS)
-    for chunk in captions.chunks:
-        documents += np.bincount(_word_counts(chunk).indices, minlength=NUM_BUCKETS)
-    rarity = np.log((1 + len(captions)) / (1 + documents)) + 1
-    projection = np.random.default_rng(seed).standard_normal((NUM_BUCKETS, dims), np.float32)
-    weighted = projection * (rarity / np.sqrt(dims)).astype(np.float32)[:, None]
-    for chunk in captions.chunks:
-        counts = _word_counts(chunk)
+
+    def __init__(self, documents: NDArray[np.int64], num_rows: int, dims: int, seed: int) -> None:
+        self.documents = documents
+        rarity = np.log((1 + num_rows) / (1 + documents)) + 1
+        projection = np.random.default_rng(seed).standard_normal((NUM_BUCKETS, dims), np.float32)
+        self._weighted = projection * (rarity / np.sqrt(dims)).astype(np.float32)[:, None]
+
+    @classmethod
+    def of(cls, captions: pa.ChunkedArray, dims: int, seed: int) -> CaptionVectors:
+        """Return the vectors' maker for rows of captions (type of `SAMPLES.captions`)."""
+        documents = np.zeros(NUM_BUCKETS, np.int64)
+        for chunk in captions.chunks:
+            documents += np.bincount(_word_counts(chunk).indices, minlength=NUM_BUCKETS)
+        return cls(documents, len(captions), dims, seed)
+
+    def vectors(self, captions: pa.ListArray) -> NDArray[np.float32]:
+        """Return the vectors of rows of captions (type of `SAMPLES.captions`).
+
+        Shapes: [rows, dims], of length 1; zero for a row without words.
+        """
+        counts = _word_counts(captions)
         counts.data = 1 + np.log(counts.data)
-        vectors: NDArray[np.float32] = counts @ weighted
+        vectors: NDArray[np.float32] = counts @ self._weighted
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        yield np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+        np.divide(vectors, lengths, out=vectors, where=lengths > 0)
+        return vectors
 
 
 def _word_counts(captions: pa.ListArray) -> scipy.sparse.csr_array:

@@ -134,10 +134,9 @@ class Partners:
 
     def of(self, row: int) -> tuple[NDArray[np.int32], list[str]]:
         """Return the partner rows of a row and the entity that each shares with it; both empty without partners."""
-        rows = self._table["rows"][row].values.to_numpy()
-        if rows[0] < 0:
-            return rows[:0], []
-        return rows, [self.entity_names[code] for code in self._table["entities"][row].values.to_numpy()]
+        rows, codes = (self._table[name][row].values.to_numpy() for name in ("rows", "entities"))
+        is_pair = rows >= 0
+        return rows[is_pair], [self.entity_names[code] for code in codes[is_pair]]
 
 
 def shard_name(shard: int) -> str:

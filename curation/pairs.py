@@ -1,28 +1,30 @@
-"""Pairs: partner images that share an entity, drawn for each stored image, and a search for similar captions.
+"""Pairs: partner images that share an entity, drawn for each stored image, by chance or among the similar.
 
-pairs/ holds a row per drawn pair, partners.arrow the same for the loader, captions.faiss the vectors of all images.
+pairs/ holds a row per drawn pair, left_out.parquet a reason for each image with too few, partners.arrow the pairs for
+the loader, vectors.npy and codes.faiss what a search for similar images needs, sheet.jpg examples to look at.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
-import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curation.caption_vectors import caption_vectors
-from curation.datacard import write_datacard
-from curation.draw import Slices, draw_uniform
-from curation.images import Partners, Samples, write_partners
+from curation.caption_vectors import CaptionVectors
+from curation.contact_sheet import write_sheet
+from curation.draw import Ints, Rows, Slices, draw_uniform
+from curation.embeddings import embeddings_dir, read_embeddings
+from curation.images import Samples, write_partners
 from curation.manifest import (
     Manifest,
     Part,
@@ -33,16 +35,23 @@ from curation.manifest import (
     replacing,
     write_part,
 )
+from curation.neighbours import Recall, Vectors, use_threads, write_codes, write_vectors
+from curation.pairs_card import PairsTally
 from curation.progress import Progress
-from curation.schema import PAIRS, part_name
+from curation.schema import PAIRS, file_digest, part_name
+from curation.similar import chosen, cosines, nearest_slots, preferred
 
 logger = logging.getLogger(__name__)
 
-INDEX_FILE = "captions.faiss"
-IMAGES_PER_PART = 100_000
+VectorsOf = Literal["words", "captions", "images"]
 
-NO_ENTITY = "no entity"
-NO_OTHER_IMAGE = "no other image with its entities"
+IMAGES_PER_PART = 100_000
+WORDS_FILE = "words.npy"
+"""how many images have a word of each bucket, and after them how many images there are"""
+DUPLICATES_FILE = "duplicates.parquet"
+"""file in images/, where it is: `key` and `group` of images that are marked as duplicates of each other"""
+
+_SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)
@@ -50,177 +59,197 @@ class PairsConfig:
     """How partners are drawn."""
 
     num_partners: int = 10
-    """partners drawn per image, with replacement"""
-    kind: Literal["uniform"] = "uniform"
-    """uniform: an entity of the image, then another image that has it, each with equal chances"""
+    """most partners of an image"""
+    kind: Literal["uniform", "similar"] = "uniform"
+    """uniform: an entity of the image, then another image that has it, each with equal chances, with replacement;
+    similar: different ones of the most similar images that share an entity, its entities in turn"""
     seed: int = 0
     """seed of the draws and of the projection of caption vectors"""
-    index_dims: int | None = 256
-    """numbers per caption vector (4 bytes each, per image) in the index of similar images; None builds no index"""
+    vectors: VectorsOf | None = "words"
+    """what tells similar images: words (of the captions, hashed tf-idf), or what the embed stage made of captions or
+    images; None, with uniform, searches nothing"""
+    word_dims: int = 256
+    """numbers per vector of words (2 bytes each, per image)"""
+    num_nearest: int = 30
+    """similar: partners are drawn among so many nearest images of each entity"""
+    max_serves: int | None = None
+    """similar: most images that have one image as partner; None sets no limit"""
+    min_recall: float = 0.97
+    """share of the nearest that a search by codes must find, on sampled images; it compares more until it does"""
+    sheet_entities: int = 16
+    """entities on the contact sheet, the most frequent; 0 makes none"""
 
     def __post_init__(self) -> None:
-        if self.num_partners < 1:
-            raise ValueError(f"num_partners = {self.num_partners}: expected at least 1")
-        if self.kind != "uniform":
-            raise ValueError(f"kind = {self.kind!r}: expected 'uniform'")
-        if self.seed < 0:
-            raise ValueError(f"seed = {self.seed}: expected 0 or more")
-        if self.index_dims is not None and self.index_dims < 1:
-            raise ValueError(f"index_dims = {self.index_dims}: expected at least 1, or None for no index")
+        for name, least in (("num_partners", 1), ("word_dims", 1), ("seed", 0), ("sheet_entities", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected at least {least}")
+        if self.kind not in ("uniform", "similar"):
+            raise ValueError(f"kind = {self.kind!r}: expected 'uniform' or 'similar'")
+        if self.vectors not in (None, *get_args(VectorsOf)):
+            raise ValueError(f"vectors = {self.vectors!r}: expected one of {', '.join(get_args(VectorsOf))}, or None")
+        if self.kind == "similar" and self.vectors is None:
+            raise ValueError("vectors = None: kind 'similar' needs them; expected 'words', 'captions' or 'images'")
+        if not self.num_partners <= self.num_nearest <= 200 and self.kind == "similar":
+            raise ValueError(f"num_nearest = {self.num_nearest}: expected num_partners ({self.num_partners}) to 200")
+        if self.max_serves is not None and (self.kind != "similar" or self.max_serves < 1):
+            raise ValueError(f"max_serves = {self.max_serves}: expected None, or at least 1 with kind 'similar'")
+        if not 0 < self.min_recall <= 1:
+            raise ValueError(f"min_recall = {self.min_recall}: expected above 0 and at most 1")
 
 
-def build_pairs(data_dir: Path, config: PairsConfig = PairsConfig()) -> Manifest:
-    """Draw the partners of the images in images/ into pairs/, index their captions, and return the manifest.
+def build_pairs(data_dir: Path, config: PairsConfig = PairsConfig(), threads: int | None = None) -> Manifest:
+    """Draw the partners of the images in images/ into pairs/, make them searchable, and return the manifest.
+
+    `threads` (default: one per core) changes nothing but the time.
 
     Raises: ValueError when the folder was made from other images or with another config.
     """
-    pairs_dir, images_dir, postings_dir = (Path(data_dir) / name for name in ("pairs", "images", "postings"))
-    inputs = {folder.name: read_manifest(folder).digest for folder in (images_dir, postings_dir)}
-    if done := open_stage(pairs_dir, "pairs", asdict(config), inputs):
+    threads = threads or os.cpu_count() or 1
+    use_threads(threads)
+    data_dir = Path(data_dir)
+    pairs_dir = data_dir / "pairs"
+    if done := open_stage(pairs_dir, "pairs", asdict(config), _inputs(data_dir, config)):
         return done
-    samples = Samples(images_dir)
-    names, slices = _read_slices(postings_dir, samples)
+    samples = Samples(data_dir / "images")
+    names, slices = read_slices(data_dir, samples)
     shared = slices.shared()
-    parts: list[Part] = []
-    times_partner = np.zeros(len(samples), np.int64)
+    vectors = _vectors(data_dir, samples, config) if config.vectors else None
+    free_recall = Recall() if vectors is None else write_codes(pairs_dir, config.num_nearest, config.min_recall)
+    draw, before_cap, recall = _uniform(samples, shared, config), None, Recall()
+    if config.kind == "similar":
+        assert vectors is not None
+        draw, before_cap, recall = _similar(pairs_dir, samples, vectors, names, shared, config)
 
-    def drawn() -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-        with Progress("pairs", len(samples)) as progress:
-            for number, first in enumerate(range(0, len(samples), IMAGES_PER_PART)):
-                rows = np.arange(first, min(first + IMAGES_PER_PART, len(samples)))
-                partners, entities = draw_uniform(shared, rows, samples.keys[rows], config.num_partners, config.seed)
-                times_partner[:] += np.bincount(partners[partners >= 0], minlength=len(samples))
-                name = part_name(number)
-                table = _pairs_table(samples, rows, partners, entities, names)
-                parts.append(finished_part(pairs_dir, name) or write_part(pairs_dir, name, table))
-                progress.part(name, len(rows), len(rows), int((partners[:, 0] >= 0).sum()), {})
-                yield partners, entities
+    tally = PairsTally(samples.keys, names, slices, shared, before_cap)
+
+    def work(number: int) -> tuple[Part, Ints, Rows]:
+        first = number * IMAGES_PER_PART
+        rows = np.arange(first, min(first + IMAGES_PER_PART, len(samples)))
+        slots = draw(rows)
+        name = part_name(number)
+        part = finished_part(pairs_dir, name)
+        if part is None:
+            table = _pairs_table(samples, rows, slots, shared, names, vectors if config.kind == "similar" else None)
+            part = write_part(pairs_dir, name, table, row_group_size=IMAGES_PER_PART)
+        return part, rows, slots
+
+    parts: list[Part] = []
+
+    def drawn() -> Iterator[tuple[Rows, Rows]]:
+        with Progress("pairs", len(samples)) as progress, ThreadPoolExecutor(threads) as pool:
+            for part, rows, slots in pool.map(work, range(-(-len(samples) // IMAGES_PER_PART))):
+                parts.append(part)
+                tally.add(rows, slots)
+                progress.part(part.name, len(rows), len(rows), int((slots[:, 0] >= 0).sum()), {})
+                yield shared.partners(slots)
 
     write_partners(pairs_dir, drawn(), names, samples.digest)
-    if config.index_dims is not None:
-        _write_index(pairs_dir / INDEX_FILE, samples, config.index_dims, config.seed)
-    has_entity, has_partner = (np.diff(each.row_starts) > 0 for each in (slices, shared))
-    drops = {NO_ENTITY: int((~has_entity).sum()), NO_OTHER_IMAGE: int((has_entity & ~has_partner).sum())}
-    _write_card(pairs_dir, names, slices, times_partner, parts, drops)
-    return close_stage(pairs_dir, parts, {"images": len(samples), **drops})
+    recalls = {"nearest within entities": recall, "nearest by free search": free_recall}
+    reasons = tally.write(pairs_dir, sum(part.rows for part in parts), recalls)
+    if config.sheet_entities:
+        write_sheet(pairs_dir, samples, tally.examples(config.sheet_entities))
+    shutil.rmtree(pairs_dir / _SCRATCH, ignore_errors=True)
+    sampled = {f"{what}, {name}": number for what, each in recalls.items() for name, number in each.counts().items()}
+    return close_stage(pairs_dir, parts, {"images": len(samples), **reasons, **sampled})
 
 
-class PairIndex:
-    """The drawn partners of a data folder, and the images whose captions are similar."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.pairs_dir = Path(data_dir) / "pairs"
-        self._manifest = read_manifest(self.pairs_dir)
-        self._samples = Samples(Path(data_dir) / "images")
-        self._postings_dir = Path(data_dir) / "postings"
-        self._entity_names = Partners(self.pairs_dir, self._samples).entity_names
-
-    def partners(self, key: int) -> pa.Table:
-        """Return the pairs (`PAIRS`) drawn for an image; none when it has no partner.
-
-        Raises: KeyError when no image with this key is stored.
-        """
-        part = self._manifest.parts[self._samples.position(key) // IMAGES_PER_PART]
-        return pq.read_table(self.pairs_dir / part.name, filters=[("key", "=", key)])
-
-    def similar(self, key_or_vector: int | NDArray[np.float32], k: int, entity: str | None = None) -> pa.Table:
-        """Return `key` and `score` of the k images, or fewer, with the most similar captions, the best first.
-
-        A key's own image is left out; `entity` keeps the search to the images that have it. The score is the cosine.
-
-        Shapes: a vector is [index_dims], of length 1.
-        Raises: KeyError for a key that is not stored; ValueError for an unknown entity.
-        """
-        if isinstance(key_or_vector, int | np.integer):
-            own = int(key_or_vector)
-            vector: Any = faiss.downcast_index(self._index.index).reconstruct(self._samples.position(own))
-        else:
-            own, vector = -1, np.asarray(key_or_vector, np.float32)
-        params = None if entity is None else faiss.SearchParameters(sel=self._having(entity))  # type: ignore[call-arg]
-        scores, keys = self._index.search(vector[None], min(k + 1, len(self._samples)), params=params)
-        is_hit = (keys[0] >= 0) & (keys[0] != own)
-        return pa.table({"key": keys[0][is_hit][:k], "score": scores[0][is_hit][:k]})
-
-    @cached_property
-    def _index(self) -> Any:
-        path = self.pairs_dir / INDEX_FILE
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: not there; it is made when index_dims is set: make pairs/ anew with it")
-        return faiss.read_index(str(path))
-
-    def _having(self, entity: str) -> Any:
-        if entity not in self._entity_names:
-            raise ValueError(f"entity {entity!r} is unknown; known: {', '.join(self._entity_names)}")
-        keys = _read_postings(self._postings_dir, [("entity", "=", entity)])["key"].to_numpy()
-        return faiss.IDSelectorBatch(keys)
+def _inputs(data_dir: Path, config: PairsConfig) -> dict[str, str]:
+    inputs = {name: read_manifest(data_dir / name).digest for name in ("images", "postings")}
+    if config.vectors in ("captions", "images"):
+        inputs["embeddings"] = read_manifest(embeddings_dir(data_dir, config.vectors)).digest
+    if (data_dir / "images" / DUPLICATES_FILE).exists():
+        inputs["duplicates"] = file_digest(data_dir / "images" / DUPLICATES_FILE)
+    return inputs
 
 
-def _read_slices(postings_dir: Path, samples: Samples) -> tuple[list[str], Slices]:
+def read_slices(data_dir: Path, samples: Samples) -> tuple[list[str], Slices]:
     """Return the names of the entities and which stored images have each, in order of arrival."""
-    postings = _read_postings(postings_dir)
-    entities = postings["entity"].combine_chunks().dictionary_encode()  # sorted by entity: codes ascend
+    postings = read_postings(data_dir / "postings")
+    entities = postings["entity"].unify_dictionaries().combine_chunks()
     keys = postings["key"].to_numpy()
-    rows = np.searchsorted(samples.keys, keys)
-    is_stored = samples.keys[np.minimum(rows, len(samples) - 1)] == keys
+    names: list[str] = entities.dictionary.to_pylist()  # sorted, as the postings are
     codes = entities.indices.to_numpy().astype(np.int64)
-    names: list[str] = entities.dictionary.to_pylist()
-    return names, Slices.of(codes[is_stored], rows[is_stored], len(names), len(samples))
+    rows, is_stored = _rows(samples, keys)
+    groups = None
+    path = data_dir / "images" / DUPLICATES_FILE
+    if path.exists():
+        duplicates = pq.read_table(path, columns=["key", "group"])
+        marked, is_marked = _rows(samples, duplicates["key"].to_numpy())
+        _, first, same = np.unique(duplicates["group"].to_numpy()[is_marked], return_index=True, return_inverse=True)
+        groups = np.arange(len(samples))
+        groups[marked[is_marked]] = marked[is_marked][first][same]
+    return names, Slices.of(codes[is_stored], rows[is_stored], len(names), len(samples), groups)
 
 
-def _read_postings(postings_dir: Path, filters: list[tuple[str, str, str]] | None = None) -> pa.Table:
-    columns = ["entity", "key"]
-    parts = read_manifest(postings_dir).parts
-    return pa.concat_tables(pq.read_table(postings_dir / part.name, columns=columns, filters=filters) for part in parts)
+def read_postings(postings_dir: Path, filters: list[tuple[str, str, str]] | None = None) -> pa.Table:
+    """Return entity (a dictionary) and key of the postings that the filters let through."""
+    tables = [
+        pq.read_table(postings_dir / part.name, columns=["entity", "key"], filters=filters, read_dictionary=["entity"])
+        for part in read_manifest(postings_dir).parts
+    ]
+    return pa.concat_tables(tables)
+
+
+def _rows(samples: Samples, keys: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return the row of each key, and whether it is stored at all."""
+    rows = np.searchsorted(samples.keys, keys)
+    return rows, samples.keys[np.minimum(rows, len(samples) - 1)] == keys
+
+
+def _vectors(data_dir: Path, samples: Samples, config: PairsConfig) -> Vectors:
+    pairs_dir = data_dir / "pairs"
+    if config.vectors in ("captions", "images"):
+        return write_vectors(pairs_dir, read_embeddings(data_dir, config.vectors), len(samples))
+    captions = pa.chunked_array(
+        [
+            chunk.slice(first, IMAGES_PER_PART)
+            for chunk in samples.table["captions"].chunks
+            for first in range(0, len(chunk), IMAGES_PER_PART)
+        ],
+        samples.table["captions"].type,
+    )
+    words = CaptionVectors.of(captions, config.word_dims, config.seed)
+    with replacing(pairs_dir / WORDS_FILE) as path, path.open("wb") as file:
+        np.save(file, np.append(words.documents, len(samples)))
+    return write_vectors(pairs_dir, map(words.vectors, captions.chunks), len(samples))
+
+
+def _uniform(samples: Samples, shared: Slices, config: PairsConfig) -> Callable[[Ints], Rows]:
+    return lambda rows: draw_uniform(shared, rows, samples.keys[rows], config.num_partners, config.seed)
+
+
+def _similar(
+    pairs_dir: Path, samples: Samples, vectors: Vectors, names: list[str], shared: Slices, config: PairsConfig
+) -> tuple[Callable[[Ints], Rows], Rows, Recall]:
+    """Return the draw among similar images, the first choices of all rows before the cap, and the search's recall."""
+    keys, seed = samples.keys, config.seed
+    nearest, recall = nearest_slots(
+        shared, vectors, keys, config.num_nearest, config.min_recall, seed, names, pairs_dir / _SCRATCH
+    )
+    preferences = preferred(shared, nearest, np.arange(len(samples)), keys, config.num_nearest, seed)
+    del nearest
+    is_chosen = chosen(preferences, shared, keys, config.num_partners, config.max_serves, seed)
+
+    def draw(rows: Ints) -> Rows:
+        part = slice(rows[0], rows[-1] + 1)
+        order = np.argsort(~is_chosen[part], axis=1, kind="stable")[:, : config.num_partners]
+        slots = np.take_along_axis(np.where(is_chosen[part], preferences[part], -1), order, axis=1)
+        return slots.astype(np.int32)
+
+    return draw, preferences[:, : config.num_partners], recall
 
 
 def _pairs_table(
-    samples: Samples,
-    rows: NDArray[np.int64],
-    partners: NDArray[np.int32],
-    entities: NDArray[np.int32],
-    names: list[str],
+    samples: Samples, rows: Ints, slots: Rows, shared: Slices, names: list[str], vectors: Vectors | None
 ) -> pa.Table:
-    is_pair = partners.reshape(-1) >= 0
+    """Return the pairs of rows, scored by vectors where they are given."""
+    partners, codes = shared.partners(slots)
+    is_pair = slots >= 0
+    scores = np.zeros(slots.shape, np.float32) if vectors is None else cosines(vectors, rows, partners)
     columns = {
-        "key": samples.keys[np.repeat(rows, partners.shape[1])][is_pair],
-        "pair_key": samples.keys[partners.reshape(-1)][is_pair],
-        "entity": pc.take(pa.array(names, pa.string()), pa.array(entities.reshape(-1)[is_pair])),
-        "score": np.zeros(int(is_pair.sum()), np.float32),
+        "key": samples.keys[np.repeat(rows, is_pair.sum(axis=1))],
+        "pair_key": samples.keys[partners[is_pair]],
+        "entity": pa.DictionaryArray.from_arrays(codes[is_pair], pa.array(names, pa.string())).cast(pa.string()),
+        "score": scores[is_pair],
     }
     return pa.table(columns, schema=PAIRS)
-
-
-def _write_index(path: Path, samples: Samples, dims: int, seed: int) -> None:
-    if path.exists():
-        return
-    index = faiss.IndexIDMap(faiss.IndexFlatIP(dims))
-    first = 0
-    for vectors in caption_vectors(samples.table["captions"], dims, seed):
-        index.add_with_ids(vectors, samples.keys[first : first + len(vectors)])
-        first += len(vectors)
-    with replacing(path) as temporary:
-        faiss.write_index(index, str(temporary))
-    logger.info("pairs index  %s images, %d numbers each", f"{first:,}", dims)
-
-
-def _write_card(
-    pairs_dir: Path,
-    names: list[str],
-    slices: Slices,
-    times_partner: NDArray[np.int64],
-    parts: list[Part],
-    drops: dict[str, int],
-) -> None:
-    num_images = np.diff(slices.starts)
-    figures = {
-        "images": len(times_partner),
-        "images with partners": len(times_partner) - sum(drops.values()),
-        "pairs": sum(part.rows for part in parts),
-        "entities": int((num_images > 0).sum()),
-        "entities of a single image": int((num_images == 1).sum()),
-        "images that serve as a partner": int((times_partner > 0).sum()),
-        "most pairs that one image serves in": int(times_partner.max(initial=0)),
-    }
-    by_number = sorted(zip(names, num_images.tolist(), strict=True), key=lambda entity: (-entity[1], entity[0]))
-    entities = [{"entity": name, "images": number} for name, number in by_number]
-    write_datacard(pairs_dir, "Pairs", figures, drops, {"entities": entities})

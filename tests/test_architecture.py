@@ -27,7 +27,7 @@ HOMES = {
     "ray": ("flows/", "training/launch.py"),
     "img2dataset": ("curation/shard.py",),
     "spacy": ("curation/tagger.py",),
-    "faiss": ("curation/pairs.py",),
+    "faiss": ("curation/neighbours.py",),
     "torch": ("model/", "training/", "evaluation/", "flows/"),
     "timm": ("model/", "training/transforms.py"),
     "transformers": ("model/",),

@@ -11,11 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import curation, model, training
+from tests.benchmarks import curation, model, pairs, training
 
-ROOMS = ("curation", "model", "training")
+ROOMS = ("curation", "pairs", "model", "training")
 BENCHES = (
-    curation.parse, curation.draw, curation.download, curation.read,
+    curation.parse, curation.download, curation.read,
+    pairs.uniform, pairs.similar, pairs.spread,
     model.train, model.infer, model.where_time_goes,
     training.step,
 )  # fmt: skip

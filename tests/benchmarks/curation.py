@@ -1,8 +1,7 @@
-"""Curation: parse, draw of partners, download, reading images by key."""
+"""Curation: parse, download, reading images by key."""
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from curation.captions import ingest
 from curation.download import DownloadConfig
 from curation.download import download as fetch_images
-from curation.draw import Slices, draw_uniform
 from curation.images import Samples
 from curation.parse import parse as parse_stage
 from curation.scenes import ScenesConfig, draw_scenes
@@ -26,32 +24,6 @@ CONFIG = ScenesConfig(num_images=2000, num_held_out=1, port=8653)
 def parse(folder: Path) -> Iterator[list[str]]:
     """Rate, growth and memory of parse on captions of CC12M's length; the ratio to spaCy's whole pipeline."""
     yield from parse_long(folder)
-
-
-def draw(folder: Path) -> Iterator[list[str]]:
-    """Images per second of the vectorised draw of 10 partners, against a plain loop doing the same draw."""
-    del folder
-    num_images, num_entities = 200_000, 73
-    rng = np.random.default_rng(0)
-    codes = np.sort(rng.integers(num_entities, size=num_images * 3 // 2))
-    rows = rng.integers(num_images, size=len(codes))
-    slices = Slices.of(codes, rows, num_entities, num_images).shared()
-    keys = np.arange(num_images, dtype=np.int64)
-    members = [slices.rows[slices.starts[e] : slices.starts[e + 1]].tolist() for e in range(num_entities)]
-    entities = [
-        slices.codes[slices.row_entries[slices.row_starts[r] : slices.row_starts[r + 1]]].tolist()
-        for r in range(num_images)
-    ]
-
-    def loop() -> None:
-        for r in range(num_images):
-            for _ in range(10) if entities[r] else ():
-                same = members[random.choice(entities[r])]
-                while random.choice(same) == r:
-                    pass
-
-    ours_s, loop_s = median_s(lambda: draw_uniform(slices, keys, keys, 10, 0), loop, rounds=3)
-    yield row("draw 10 partners each of 200,000 images", num_images, ours_s, "images", "plain loop", loop_s)
 
 
 def download(folder: Path) -> Iterator[list[str]]:

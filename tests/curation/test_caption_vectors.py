@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
-from curation.caption_vectors import caption_vectors
+from curation.caption_vectors import CaptionVectors
 from curation.schema import SAMPLES
 
 TYPE = SAMPLES.field("captions").type
@@ -13,7 +13,8 @@ TYPE = SAMPLES.field("captions").type
 
 def _vectors(*chunks: list[list[str]], dims: int = 512) -> np.ndarray:
     arrays = [pa.array([[{"text": text, "mentions": []} for text in texts] for texts in rows], TYPE) for rows in chunks]
-    return np.concatenate(list(caption_vectors(pa.chunked_array(arrays, TYPE), dims, seed=0)))
+    words = CaptionVectors.of(pa.chunked_array(arrays, TYPE), dims, seed=0)
+    return np.concatenate([words.vectors(array) for array in arrays])
 
 
 def test_cosine_is_near_that_of_plain_tf_idf() -> None:
