@@ -5,10 +5,10 @@ Readers hold memory maps and paths, no open files: they can be used from many th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import cached_property
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from curation.folder import map_table, open_folder
 from curation.manifest import replacing
 from curation.schema import SAMPLES
 from curation.vocabulary import Mention
@@ -28,6 +29,7 @@ _DIGEST = b"digest"
 _SAMPLES_DIGEST = b"samples_digest"
 _ENTITY_NAMES = b"entities"
 _SEPARATOR = "\n"
+_WAY_OUT = "put it back, or run `ovseg download --verify` on the data folder and then its download: it fetches it alone"
 
 
 class Caption(NamedTuple):
@@ -40,22 +42,28 @@ class Caption(NamedTuple):
 class Samples:
     """The stored images of a folder, by row; rows are sorted by key.
 
+    The folder is a path, or an address of fsspec's (s3://bucket/data/images): images are then read by range.
+
     Raises: FileNotFoundError when the folder has no samples.arrow.
     """
 
-    def __init__(self, images_dir: Path) -> None:
-        self.images_dir = Path(images_dir)
-        paths = [self.images_dir / SAMPLES_FILE, *sorted(self.images_dir.glob("samples-*.arrow"))]
-        if not paths[0].exists():
-            raise FileNotFoundError(f"{paths[0]}: not there; run the download of this data folder (again) first")
-        self.table = pa.concat_tables([_mapped(path) for path in paths])
+    def __init__(self, images_dir: Path | str) -> None:
+        self.images_dir = images_dir
+        self._folder = open_folder(images_dir)
+        if not self._folder.has(SAMPLES_FILE):
+            raise FileNotFoundError(
+                f"{images_dir}/{SAMPLES_FILE}: not there; run the download of this data folder (again) first"
+            )
+        more = takewhile(self._folder.has, map(_samples_name, count(1)))
+        names = [SAMPLES_FILE, *more]
+        self.table = pa.concat_tables([map_table(self._folder.path(name)) for name in names])
         self.digest: str = self.table.schema.metadata[_DIGEST].decode()
         """digest of keys and captions in order: with the same digest, a row is the same image"""
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def __reduce__(self) -> tuple[type[Samples], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[Samples], tuple[Path | str]]:
         return Samples, (self.images_dir,)
 
     @cached_property
@@ -80,21 +88,16 @@ class Samples:
         Raises: FileNotFoundError or ValueError, naming the shard and the way out, when the shard is gone or too short.
         """
         shard, offset, length = (self.table[name][row].as_py() for name in ("shard", "offset", "length"))
-        path = self.images_dir / shard_name(shard)
+        name = shard_name(shard)
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            content = self._folder.read(name, offset, length)
         except FileNotFoundError:
-            raise FileNotFoundError(f"{path}: shard not there; {_way_out(path)}") from None
-        try:
-            content = os.pread(descriptor, length, offset)
-            if len(content) < length:
-                size = os.fstat(descriptor).st_size
-                raise ValueError(
-                    f"{path}: image {self.table['key'][row]} ends at byte {offset + length}, the shard at byte {size}; "
-                    f"{_way_out(path)}"
-                )
-        finally:
-            os.close(descriptor)
+            raise FileNotFoundError(f"{self.images_dir}/{name}: shard not there; {_WAY_OUT}") from None
+        if len(content) < length:
+            raise ValueError(
+                f"{self.images_dir}/{name}: image {self.table['key'][row]} ends at byte {offset + length}, the shard "
+                f"at byte {self._folder.size(name)}; {_WAY_OUT}"
+            )
         return content
 
     def captions(self, row: int) -> list[Caption]:
@@ -117,7 +120,7 @@ class Partners:
         path = self.pairs_dir / PARTNERS_FILE
         if not path.exists():
             raise FileNotFoundError(f"{path}: not there; run the pairs stage of this data folder (again) first")
-        self._table = _mapped(path)
+        self._table = map_table(path)
         found = self._table.schema.metadata[_SAMPLES_DIGEST].decode()
         if found != samples.digest:
             raise ValueError(
@@ -152,7 +155,7 @@ def write_samples(images_dir: Path, tables: Iterable[pa.Table], digest: str) -> 
         size = number = 0
         for table in tables:
             if writer is None or size + table.nbytes > MAX_FILE_BYTES:
-                name = f"samples-{number:05d}.arrow" if number else SAMPLES_FILE
+                name = _samples_name(number) if number else SAMPLES_FILE
                 writer = files.enter_context(_new_file(files.enter_context(replacing(images_dir / name)), schema))
                 size, number = 0, number + 1
             writer.write_table(table.cast(schema).combine_chunks())
@@ -184,19 +187,9 @@ def write_partners(
             writer.write_table(table)
 
 
-def _mapped(path: Path) -> pa.Table:
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a whole Arrow file ({error}); remove it and run its stage again") from error
+def _samples_name(number: int) -> str:
+    return f"samples-{number:05d}.arrow"
 
 
 def _new_file(path: Path, schema: pa.Schema) -> Any:
     return pa.ipc.new_file(str(path), schema)
-
-
-def _way_out(path: Path) -> str:
-    return (
-        f"put the shard back, or remove {path.name}, {path.name}.json and manifest.json from {path.parent} and run the "
-        f"download again: it fetches this shard alone"
-    )

@@ -222,12 +222,8 @@ def test_a_lost_shard_is_named_and_fetched_again_alone(stored: Path, tmp_path: P
     data_dir = tmp_path / "copy"
     shutil.copytree(stored, data_dir)
     images_dir = data_dir / "images"
-    (images_dir / "00000.tar").write_bytes(b"cut")
-    with pytest.raises(ValueError, match=r"00000.tar: image \d+ ends at byte \d+, the shard at byte 3; put the shard"):
-        Samples(images_dir).read(0)
-    for name in ("00000.tar", "00000.tar.json", "manifest.json"):
-        (images_dir / name).unlink()
-    with pytest.raises(FileNotFoundError, match=r"00000.tar: shard not there; .* run the download again"):
+    (images_dir / "00000.tar").unlink()
+    with pytest.raises(FileNotFoundError, match=r"00000.tar: shard not there; .* `ovseg download --verify`"):
         Samples(images_dir).read(0)
     download(data_dir, CONFIG, image_root=stored.parent)
     expected, found = Samples(stored / "images"), Samples(images_dir)

@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from curation import images
 from curation.images import Partners, Samples, shard_name, write_partners, write_samples
+from curation.scenes_server import serve_folder
 from curation.schema import SAMPLES
 
 KEYS = [3, 5, 8, 13]
@@ -77,6 +80,30 @@ def test_readers_work_in_threads_and_other_processes(images_dir: Path) -> None:
     process.join()
 
 
+def test_images_are_read_by_key_from_any_address(
+    images_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
+    memory = fsspec.filesystem("memory")
+    address = f"memory://bucket-{tmp_path.name}/images"
+    memory.put(f"{images_dir}/", f"{address}/", recursive=True)
+    with serve_folder(images_dir, _free_port()) as url:
+        for place in (address, f"file://{images_dir}", url):
+            samples = Samples(place)
+            assert [samples.read(samples.position(key)) for key in KEYS] == CONTENT
+            assert samples.captions(2) == [("a cat 8", [("cat", 2, 5)])]
+            assert pickle.loads(pickle.dumps(samples)).read(3) == CONTENT[3]
+    memory.rm(f"{address}/00001.tar")
+    with pytest.raises(FileNotFoundError, match=r"memory://bucket-.*00001\.tar: shard not there; put it back"):
+        Samples(address).read(3)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def test_reading_leaves_no_file_open(images_dir: Path) -> None:
     samples = Samples(images_dir)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
@@ -89,11 +116,12 @@ def test_a_shard_that_is_gone_or_cut_is_named_with_the_way_out(images_dir: Path)
     samples = Samples(images_dir)
     (images_dir / "00001.tar").write_bytes(b"head")
     with pytest.raises(
-        ValueError, match=r"00001\.tar: image 8 ends at byte 9, the shard at byte 4; .*remove 00001\.tar"
+        ValueError,
+        match=r"00001\.tar: image 8 ends at byte 9, the shard at byte 4; put it back, or run `ovseg download -",
     ):
         samples.read(2)
     (images_dir / "00001.tar").unlink()
-    with pytest.raises(FileNotFoundError, match=r"00001\.tar: shard not there; put the shard back, or remove"):
+    with pytest.raises(FileNotFoundError, match=r"00001\.tar: shard not there; put it back, or run `ovseg"):
         samples.read(3)
     assert samples.read(0) == CONTENT[0]
 

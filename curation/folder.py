@@ -1,0 +1,119 @@
+"""A folder of images, on a local disk or at any address that fsspec knows: tables memory-mapped, bytes by range.
+
+Tables of a distant folder are fetched once into a local cache; images are never fetched whole shards at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import xxhash
+
+CACHE = "OVSEG_CACHE"
+"""Environment variable that names the folder for tables of distant folders; else one for temporary files."""
+
+
+class Folder(Protocol):
+    """What readers need of a folder."""
+
+    def has(self, name: str) -> bool:
+        """Return whether a file is there."""
+
+    def path(self, name: str) -> Path:
+        """Return a local path of a file, fetched if need be."""
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Return `length` bytes of a file, fewer at its end.
+
+        Raises: FileNotFoundError
+        """
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a file."""
+
+
+def open_folder(address: Path | str) -> Folder:
+    """Return the folder at a path, or at an address with a scheme (s3://, gs://, http://, memory://)."""
+    if "://" in str(address):
+        return DistantFolder(str(address))
+    return LocalFolder(Path(address))
+
+
+class LocalFolder:
+    """A folder on a local disk; no file is held open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has(self, name: str) -> bool:
+        """Return whether a file is there."""
+        return (self.folder / name).exists()
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file."""
+        return self.folder / name
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Return `length` bytes of a file, fewer at its end."""
+        descriptor = os.open(self.folder / name, os.O_RDONLY)
+        try:
+            return os.pread(descriptor, length, offset)
+        finally:
+            os.close(descriptor)
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a file."""
+        return (self.folder / name).stat().st_size
+
+
+class DistantFolder:
+    """A folder at an address of fsspec's."""
+
+    def __init__(self, address: str) -> None:
+        from fsspec.core import url_to_fs
+
+        self.address = address.rstrip("/")
+        filesystem, self._path = url_to_fs(self.address)
+        self._filesystem: Any = filesystem
+
+    def has(self, name: str) -> bool:
+        """Return whether a file is there."""
+        return bool(self._filesystem.exists(f"{self._path}/{name}"))
+
+    def path(self, name: str) -> Path:
+        """Return the path of a local copy of a file, which is fetched when it is another than last time."""
+        address = f"{self._path}/{name}"
+        version = f"{self.address}/{name}\n{self._filesystem.ukey(address)}\n{self._filesystem.size(address)}"
+        cache = Path(os.environ.get(CACHE) or Path(tempfile.gettempdir()) / f"ovseg-{os.getuid()}")
+        local = cache / xxhash.xxh3_128_hexdigest(version.encode()) / name
+        if not local.exists():
+            local.parent.mkdir(parents=True, exist_ok=True)
+            temporary = local.with_name(f".{name}.{os.getpid()}.tmp")
+            self._filesystem.get_file(address, str(temporary))
+            temporary.replace(local)
+        return local
+
+    def read(self, name: str, offset: int, length: int) -> bytes:
+        """Return `length` bytes of a file, fewer at its end."""
+        content: bytes = self._filesystem.cat_file(f"{self._path}/{name}", start=offset, end=offset + length)
+        # A web server that knows no ranges answers with the whole file.
+        return content if len(content) <= length else content[offset : offset + length]
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a file."""
+        return int(self._filesystem.size(f"{self._path}/{name}"))
+
+
+def map_table(path: Path) -> pa.Table:
+    """Return the table of an Arrow file, memory-mapped.
+
+    Raises: ValueError when the file is not whole.
+    """
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a whole Arrow file ({error}); remove it and run its stage again") from error
