@@ -98,6 +98,7 @@ def _parse(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from curation.parse import ParseConfig, parse
+    from flows.parts import map_by_ray
 
     if options.plan:
         from flows.plan import plan_parse, show
@@ -105,7 +106,7 @@ def _parse(options: argparse.Namespace) -> None:
         print(show([plan_parse(options.data_dir)]))
         return
     config = with_settings(ParseConfig(), options.settings)
-    counts = parse(options.data_dir, replace(config, nouns=config.nouns or options.nouns)).counts
+    counts = parse(options.data_dir, replace(config, nouns=config.nouns or options.nouns), map_by_ray).counts
     # Counts of each entity under each rule are for the data card.
     _print_counts({name: count for name, count in counts.items() if ": " not in name})
 
@@ -186,15 +187,14 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     import yaml
-    from transformers import AutoConfig
 
     from model import CardFacts, load_groupvit, load_official, load_tokenizer
 
     tokenizer = load_tokenizer(options.tokenizer) if options.tokenizer else None
     if Path(options.source).is_file():
         found = yaml.safe_load(options.config.read_text()) if options.config else None
-        text = AutoConfig.from_pretrained(options.text_config) if options.text_config else None
-        model: OVSegmentor = load_official(options.source, found and found.get("model", found), text, tokenizer)
+        settings = found and found.get("model", found)
+        model: OVSegmentor = load_official(options.source, settings, options.text_config, tokenizer)
     else:
         model = load_groupvit(options.source, tokenizer)
     model.save_pretrained(options.out, CardFacts(data=f"Converted from {options.source}; its authors say more."))

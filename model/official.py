@@ -69,7 +69,7 @@ def load_official(
     Args:
         checkpoint: a state dict, bare or under the key `model`, or the path of a file that holds one.
         config: the `model:` part of the authors' config; None is ViT-B of stage 2.
-        text_config: the text encoder's transformers config; None is bert-base.
+        text_config: the text encoder's transformers config, or the folder or hub name of one; None is bert-base.
         tokenizer: what `tokenize` uses; None leaves the model without one.
 
     Raises:
@@ -78,10 +78,10 @@ def load_official(
     name = str(checkpoint) if isinstance(checkpoint, str | Path) else "state dict"
     state = _read(checkpoint, name)
     is_fixed = config is None or config.get("text_encoder", {}).get("fixed", False)
-    if text_config is None:
-        from transformers import BertConfig
+    if text_config is None or isinstance(text_config, str | Path):
+        from transformers import AutoConfig, BertConfig
 
-        text_config = BertConfig()
+        text_config = BertConfig() if text_config is None else AutoConfig.from_pretrained(text_config)
     model = PaperSegmentor(model_config(state, config or {}, text_config), tokenizer, text_config)
     if any(key.startswith("img_encoder_momentum.") for key in state):
         model.start_momentum()
