@@ -280,9 +280,6 @@ def _parser() -> argparse.ArgumentParser:
                 "--image-root", help="folder, or http(s) address, of the images that the table gives as paths"
             )
             stage.add_argument(
-                "--verify", action="store_true", help="fetch nothing: name damaged shards, so that the next call mends them"
-            )
-            stage.add_argument(
                 "--verify",
                 action="store_true",
                 help="fetch nothing: name damaged shards, so that the next call mends them",
