@@ -97,7 +97,7 @@ def evaluate(
 def _inputs(
     models: Mapping[str, Path | OVSegmentor], benchmark: str, images: LabelledImages, protocol: Protocol
 ) -> dict[str, Any]:
-    files = [path for i in range(len(images)) for path in (images.image_path(i), images.mask_path(i))]
+    files = [path for pair in zip(images.images, images.masks, strict=True) for path in pair]
     return {
         "benchmark": benchmark,
         "files": _digest_files(files),

@@ -29,7 +29,8 @@ def evaluate(
         trained = OVSegmentor.from_pretrained(next(iter(model_dirs.values())))
         models = {"untrained": initial(trained.config, trained.tokenizer, untrained_seed), **models}
     result = evaluation.evaluate.evaluate(models, benchmark, root, out_dir, protocol)
+    figure = {row["name"]: row["miou"] for row in result["results"]}
     for name, folder in model_dirs.items():
-        figure = result["results"][name]["miou"]
-        add_metrics(folder / CARD, {f"mIoU, {result['benchmark']['title']}": figure})
+        if figure[name] is not None:  # no pixel counted
+            add_metrics(folder / CARD, {f"mIoU, {result['benchmark']['title']}": figure[name]})
     return result

@@ -11,11 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import curation, model, pairs, training
+from tests.benchmarks import curation, index, model, pairs, training
 
-ROOMS = ("curation", "pairs", "model", "training")
+ROOMS = ("curation", "index", "pairs", "model", "training")
 BENCHES = (
     curation.parse, curation.download, curation.read,
+    index.ingest, index.query,
     pairs.uniform, pairs.similar, pairs.spread,
     model.train, model.infer, model.where_time_goes,
     training.step,

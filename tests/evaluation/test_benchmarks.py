@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.benchmarks import BENCHMARKS, VOC_CLASSES, get_benchmark
+from evaluation.benchmarks import BENCHMARKS, get_benchmark
 from evaluation.metrics import ConfusionMatrix
 
 Write = Callable[..., Path]
@@ -26,25 +26,74 @@ def test_images_come_in_the_order_of_the_list(tmp_path: Path, scene: np.ndarray,
     assert truth_HW.tolist() == scene.tolist()
 
 
-def test_voc_has_the_names_of_the_release(shared: Path) -> None:
-    assert "\n".join(VOC_CLASSES) == (shared / "reference/classes/pascal_voc_21.txt").read_text().strip()
-
-
-test_voc_has_the_names_of_the_release = pytest.mark.real_data(test_voc_has_the_names_of_the_release)
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "source", "number"),
+    [("voc", "pascal_voc_21", 21), ("context", "pascal_context_60", 60), ("context59", "pascal_context_60", 59),
+     ("ade20k", "ade20k_150", 150), ("coco_stuff", "coco_stuff_release", 171)],
+)  # fmt: skip
+def test_classes_have_the_names_of_the_release(shared: Path, name: str, source: str, number: int) -> None:
+    expected = (shared / f"reference/classes/{source}.txt").read_text().splitlines()
+    classes = BENCHMARKS[name].classes
+    assert classes is not None
+    assert list(classes) == [line.strip() for line in expected][-number:]
 
 
 @pytest.mark.real_data
-def test_the_truth_of_real_masks_scores_exactly_100(shared: Path) -> None:
-    images = BENCHMARKS["voc"].open(shared / "real/VOC2012")
-    assert len(images) == 90
+@pytest.mark.parametrize(
+    ("name", "folder", "number", "num_classes"),
+    [("voc", "VOC2012", 90, 18), ("context", "VOC2010", 4, 8), ("context59", "VOC2010", 4, 8),
+     ("ade20k", "ADEChallengeData2016", 2, 6), ("coco_stuff", "coco_stuff164k", 4, 20)],
+)  # fmt: skip
+def test_the_truth_of_real_masks_scores_exactly_100(
+    shared: Path, name: str, folder: str, number: int, num_classes: int
+) -> None:
+    images = BENCHMARKS[name].open(shared / "real" / folder)
+    assert len(images) == number
     matrix = ConfusionMatrix(len(images.classes))
     for position in range(len(images)):
         _, truth_HW = images.read(position)
         matrix.update(truth_HW, np.where(truth_HW == 255, 0, truth_HW))
     present_C = matrix.count_CC.sum(1) > 0
-    assert present_C.sum() >= 18
+    assert present_C.sum() >= num_classes
     assert (matrix.iou()[present_C] == 1).all()
     assert matrix.miou() == 1
+
+
+@pytest.mark.real_data
+def test_raw_values_become_the_classes_that_they_stand_for(shared: Path) -> None:
+    """Told by what is to be seen in the photographs, not by our own table."""
+
+    def named(name: str, folder: str, image: str) -> set[str]:
+        images = BENCHMARKS[name].open(shared / "real" / folder)
+        _, truth_HW = images.read(images.names.index(image))
+        return {images.classes[label] for label in np.unique(truth_HW) if label != 255}
+
+    assert {"person", "skis", "snow"} <= named("coco_stuff", "coco_stuff164k", "000000000785")
+    assert {"building", "grass", "tree", "sky"} <= named("ade20k", "ADEChallengeData2016", "ADE_val_00000001")
+
+
+def test_values_that_count_nowhere_are_ignored_and_the_others_shift(tmp_path: Path) -> None:
+    for folder in ("images/validation", "annotations/validation"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.new("RGB", (3, 1)).save(tmp_path / "images/validation/a.jpg")
+    Image.fromarray(np.array([[0, 1, 150]], np.uint8)).save(tmp_path / "annotations/validation/a.png")
+    images = BENCHMARKS["ade20k"].open(tmp_path)
+    assert images.read(0)[1].tolist() == [[255, 0, 149]]
+    Image.fromarray(np.array([[0, 1, 151]], np.uint8)).save(tmp_path / "annotations/validation/a.png")
+    with pytest.raises(ValueError, match=r"labels \[151\] are outside the 150 classes \(values up to 150"):
+        images.read(0)
+
+
+def test_any_folder_of_images_and_masks_is_a_benchmark(tmp_path: Path, scene: np.ndarray) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (48, 32)).save(tmp_path / "images/one.webp")
+    Image.fromarray(scene).save(tmp_path / "masks/one.png")
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\nbus\n")
+    images = BENCHMARKS["folder"].open(tmp_path)
+    assert images.names == ("one",)
+    assert images.read(0)[1].tolist() == scene.tolist()
 
 
 def test_a_folder_of_another_layout_is_told_what_was_looked_for_and_found(tmp_path: Path) -> None:
@@ -73,7 +122,7 @@ def test_an_empty_list_is_refused(tmp_path: Path, scene: np.ndarray, write_bench
     ("mask", "message"),
     [
         (Image.new("L", (40, 32)), "40 x 32 pixels, but its image has 48 x 32"),
-        (Image.new("L", (48, 32), 7), r"labels \[7\] are outside the 4 classes \(0 to 3, 255 is ignored\)"),
+        (Image.new("L", (48, 32), 7), r"labels \[7\] are outside the 4 classes \(values up to 3, 255 is ignored\)"),
         (Image.new("RGB", (48, 32)), "a picture of mode RGB; a mask holds one label per pixel"),
     ],
 )
@@ -87,5 +136,5 @@ def test_a_wrong_mask_is_refused(
 
 
 def test_an_unknown_benchmark_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="benchmark 'imagenet' is unknown; known are scenes, voc"):
+    with pytest.raises(ValueError, match="benchmark 'imagenet' is unknown; known are ade20k, coco_stuff, context, "):
         get_benchmark("imagenet")
