@@ -52,9 +52,9 @@ def stored_hashes(rounds: list[Accounts]) -> tuple[NDArray[np.int64], NDArray[np
     """Return the keys of all stored images, ascending, and their perceptual hashes."""
     keys, hashes = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
     for accounts in rounds:
-        is_stored = accounts.table["cause"].is_null().to_numpy()
-        keys.append(accounts.table["key"].to_numpy()[is_stored])
-        hashes.append(accounts.table["phash"].drop_null().to_numpy())
+        is_stored = accounts.table["cause"].is_null().to_numpy()[accounts.order]
+        keys.append(accounts.keys[is_stored])
+        hashes.append(accounts.table["phash"].fill_null(0).to_numpy()[accounts.order][is_stored])
     # A shard that was fetched again may hold an image that a later round holds, too.
     unique, first = np.unique(np.concatenate(keys), return_index=True)
     return unique, np.concatenate(hashes)[first]

@@ -35,9 +35,9 @@ class ImageList:
         read = _with_mentions if manifest.stage == "ingest" else _entities
         self._parts = [_sorted_by_key(read(data_dir, part.name), part.name, scratch_dir) for part in manifest.parts]
         self._keys = [part["key"].to_numpy() for part in self._parts]
-        keys = np.unique(np.concatenate(self._keys)) if self._keys else np.empty(0, np.int64)
-        self.num_images = len(keys)
-        self._first_keys = keys[::shard_size]
+        self.keys = np.unique(np.concatenate(self._keys)) if self._keys else np.empty(0, np.int64)
+        self.num_images = len(self.keys)
+        self._first_keys = self.keys[::shard_size]
 
     @property
     def num_shards(self) -> int:

@@ -77,10 +77,26 @@ class Samples:
 
         Raises: KeyError when no image with this key is stored.
         """
-        row = int(np.searchsorted(self.keys, key))
-        if row == len(self) or self.keys[row] != key:
-            raise KeyError(f"key {key}: no such image in {self.images_dir}; failures.parquet there may name the reason")
-        return row
+        # Batch by batch, since all keys as one array are a copy for every process that reads.
+        batch = int(np.searchsorted(self._first_keys, key, side="right")) - 1
+        if batch >= 0:
+            keys = self._batches[batch].to_numpy()
+            row = int(np.searchsorted(keys, key))
+            if row < len(keys) and keys[row] == key:
+                return int(self._first_rows[batch]) + row
+        raise KeyError(f"key {key}: no such image in {self.images_dir}; failures.parquet there may name the reason")
+
+    @cached_property
+    def _batches(self) -> list[pa.Array]:
+        return [batch for batch in self.table["key"].chunks if len(batch)]
+
+    @cached_property
+    def _first_keys(self) -> NDArray[np.int64]:
+        return np.array([batch[0].as_py() for batch in self._batches], np.int64)
+
+    @cached_property
+    def _first_rows(self) -> NDArray[np.int64]:
+        return np.cumsum([0, *(len(batch) for batch in self._batches)])
 
     def read(self, row: int) -> bytes:
         """Return the JPEG of a row.

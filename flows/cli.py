@@ -129,6 +129,12 @@ def _download(options: argparse.Namespace) -> None:
     if options.verify:
         print(f"{options.data_dir / 'images'}: {check_images(options.data_dir)} shards, all whole")
         return
+    if options.shards:
+        from curation.adopt import adopt
+
+        adopted = adopt(options.data_dir, options.shards, with_settings(DownloadConfig(), options.settings))
+        _print_counts(adopted.counts)
+        return
     config = with_settings(DownloadConfig(), options.settings)
     if options.plan:
         from flows.plan import plan_download, show
@@ -283,6 +289,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--verify",
                 action="store_true",
                 help="fetch nothing: name damaged shards, so that the next call mends them",
+            )
+            stage.add_argument(
+                "--shards", type=Path, metavar="FOLDER", help="fetch nothing: link the shards that img2dataset made there"
             )
 
     vocabulary = add("vocabulary", _vocabulary, "propose a vocabulary from the nouns of DIR/captions", settings=False)
