@@ -291,7 +291,10 @@ def _parser() -> argparse.ArgumentParser:
                 help="fetch nothing: name damaged shards, so that the next call mends them",
             )
             stage.add_argument(
-                "--shards", type=Path, metavar="FOLDER", help="fetch nothing: link the shards that img2dataset made there"
+                "--shards",
+                type=Path,
+                metavar="FOLDER",
+                help="fetch nothing: link the shards that img2dataset made there",
             )
 
     vocabulary = add("vocabulary", _vocabulary, "propose a vocabulary from the nouns of DIR/captions", settings=False)

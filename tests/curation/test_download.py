@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import random
 import shutil
 import signal
 import socket
@@ -14,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -268,12 +272,58 @@ def test_killed_download_resumes_to_the_same_keys_and_digests(web: Any, make_dat
     assert not (killed / "images" / ".scratch").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_ten_kills_of_the_whole_tree_change_no_key_and_no_digest(web: Any, make_data: Any, tmp_path: Path) -> None:
+    images = {f"{web.url}/{'missing' if n % 97 == 0 else 'paced'}/{n}": ["cat"] for n in range(5000)}
+    whole, killed = make_data(tmp_path / "whole", images), make_data(tmp_path / "killed", images)
+    moments = random.Random(0)
+    for _ in range(10):
+        process = subprocess.Popen([sys.executable, "-c", _RUN_MANY, str(killed)], cwd=ROOT)
+        # Counted in requests, moments are spread over the run on a busy machine, too.
+        asked = web.asked.total() + moments.randrange(700)
+        _wait_for(lambda asked=asked: web.asked.total() >= asked)
+        time.sleep(moments.uniform(0, 1))
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for each in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        process.wait()
+        assert not (killed / "images" / "manifest.json").exists(), "the run ended before it could be killed"
+        _wait_for(lambda tree=tree: not any(_is_alive(each.pid) for each in tree))
+        _wait_for(lambda: not _processes_that_name(killed))
+    assert list((killed / "images").glob("*.tar.json")), "no kill came after the first shard"
+
+    for data_dir in (killed, whole):
+        subprocess.run([sys.executable, "-c", _RUN_MANY, str(data_dir)], cwd=ROOT, check=True)
+
+    assert _digests(killed) == _digests(whole)
+    assert len(_digests(whole)) == 5000
+    assert Samples(killed / "images").keys.tolist() == Samples(whole / "images").keys.tolist()
+    assert Samples(killed / "images").digest == Samples(whole / "images").digest
+    assert _failures(killed) == _failures(whole)
+    assert not _processes_that_name(killed)
+
+
+def _processes_that_name(data_dir: Path) -> list[int]:
+    """Return the processes that work for a folder: it stands in their command or among their open files."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (path / "cmdline").read_bytes().decode(errors="replace")
+            files = [str(file.readlink()) for file in (path / "fd").iterdir()]
+            if int(path.name) != os.getpid() and any(str(data_dir) in text for text in (command, *files)):
+                found.append(int(path.name))
+    return found
+
+
 _RUN = f"""
 import sys
 from pathlib import Path
 from curation.download import DownloadConfig, download
 download(Path(sys.argv[1]), {PACED!r})
 """
+_RUN_MANY = _RUN.replace(repr(PACED), repr(replace(PACED, shard_size=100, threads=8, per_host=8, processes=2)))
 
 
 def test_paths_without_their_folder_are_refused(make_data: Any, tmp_path: Path) -> None:
