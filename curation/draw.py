@@ -41,6 +41,8 @@ class Slices:
     """first entry of each row, and the number of entries [rows + 1]"""
     entry_slots: Rows
     """slot of each entry, its own row's or that of the row it duplicates; by row, within it by entity [entries]"""
+    entry_codes: Rows
+    """entity of each entry [entries]"""
 
     @classmethod
     def of(cls, codes: Ints, rows: Ints, num_entities: int, num_rows: int, groups: Ints | None = None) -> Slices:
@@ -63,6 +65,7 @@ class Slices:
             codes=codes[slots].astype(np.int32),
             row_starts=_starts(rows, num_rows),
             entry_slots=slot_of[by_row].astype(np.int32),
+            entry_codes=codes[by_row].astype(np.int32),
         )
 
     def shared(self) -> Slices:
@@ -71,7 +74,7 @@ class Slices:
         is_shared = sizes > 1
         is_kept = is_shared[self.codes]
         number = np.cumsum(is_kept) - 1
-        has_entry = is_kept[self.entry_slots]
+        has_entry = is_shared[self.entry_codes]
         entry_rows = self.entry_rows[has_entry]
         return Slices(
             starts=np.concatenate([[0], np.cumsum(np.where(is_shared, sizes, 0))]),
@@ -79,6 +82,7 @@ class Slices:
             codes=self.codes[is_kept],
             row_starts=_starts(entry_rows, len(self.row_starts) - 1),
             entry_slots=number[self.entry_slots[has_entry]].astype(np.int32),
+            entry_codes=self.entry_codes[has_entry],
         )
 
     def partners(self, slots: Rows) -> tuple[Rows, Rows]:
@@ -110,8 +114,8 @@ def draw_uniform(slices: Slices, rows: Ints, keys: Ints, num_partners: int, seed
         hashes = hashes_of(keys[part][has_partner], num_partners, seed)
         # 53 bits as a number in [0, 1), then as one of the row's entities.
         choice = ((hashes >> np.uint64(11)) * 2.0**-53 * num_entities).astype(np.int64)
-        own = slices.entry_slots[slices.row_starts[own_rows][:, None] + choice].reshape(-1)
-        entity = slices.codes[own]
+        entry = (slices.row_starts[own_rows][:, None] + choice).reshape(-1)
+        own, entity = slices.entry_slots[entry], slices.entry_codes[entry]
         start = slices.starts[entity]
         position = consistent_position(mixed(hashes.reshape(-1)), slices.starts[entity + 1] - start - 1)
         position += start

@@ -45,7 +45,7 @@ class PairsTally:
         self._serves = np.zeros(len(shared.rows), np.int64)
         self._left_out = [LEFT_OUT.empty_table()]
         self._examples: dict[int, list[tuple[int, int]]] = {}
-        self._num_images = np.bincount(slices.codes[slices.entry_slots], minlength=len(names))
+        self._num_images = np.bincount(slices.entry_codes, minlength=len(names))
 
     def add(self, rows: Ints, slots: Rows) -> None:
         """Count the slots drawn for rows. Shapes: [n], [n, num_partners]."""
@@ -90,7 +90,7 @@ class PairsTally:
             {"pairs": f"{first}–{last}", "images": number}
             for first, last, number in zip(_SERVES, lasts, spread, strict=True)
         ]
-        tables = {"entities": self._entities(), "how many pairs an image serves in": serving}
+        tables = {"entities": self._entities(), "how often an image serves": serving}
         write_datacard(pairs_dir, "Pairs", figures, drops, tables)
         return {NO_ENTITY: 0, NO_OTHER_IMAGE: 0, **Counter(left_out["reason"].to_pylist())}
 

@@ -42,7 +42,7 @@ def nearest_slots(
     """
     scratch_dir.mkdir(exist_ok=True)
     nearest = np.full((len(slices.entry_slots), num_nearest), -1, np.int32)
-    codes = slices.codes[slices.entry_slots]
+    codes = slices.entry_codes
     by_entity = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[by_entity], np.arange(len(names) + 1))
     entry_rows = slices.entry_rows
@@ -145,7 +145,7 @@ def _preferred(slices: Slices, nearest: Rows, rows: Ints, keys: Ints, num_prefer
     hashes = mixed(seeded ^ keys[slices.rows[slots]].view(np.uint64))
     hashes[slots < 0] = np.uint64(2**64 - 1)
     slots = np.take_along_axis(slots, np.argsort(hashes, axis=1), axis=1)
-    turn = mixed(seeded[:, 0] + slices.codes[slices.entry_slots[first:last]].astype(np.uint64))
+    turn = mixed(seeded[:, 0] + slices.entry_codes[first:last].astype(np.uint64))
     places = np.argsort(np.lexsort((turn, own)))  # ascending by row, within it by hash
     cells = np.argsort(
         (own.astype(np.uint64)[:, None] << np.uint64(40))

@@ -28,6 +28,8 @@ FUNNEL = (
 """folder, figure of its data card, words for people: what is left after each stage, in the order of the data"""
 RANGE = re.compile(r"\d+–\d+$")
 """A label like "5–9": a row of a distribution, whose order means something"""
+CONTACT_SHEET = "sheet.jpg"
+"""picture of examples that a stage may leave beside its data card"""
 PHASES = ("phase1", "phase2")
 CURVES = {
     "total": "total loss",
@@ -147,9 +149,13 @@ def _per_class(classes: list[str], models: list[dict[str, Any]], subject: dict[s
 def _card(picture: dict[str, Any], folder: Path) -> dict[str, Any]:
     uris = {}
     for kind, file in picture["files"].items():
-        content = base64.b64encode((folder / file).read_bytes()).decode()
-        uris[kind] = f"data:image/{file.rsplit('.', 1)[1]};base64,{content}"
+        uris[kind] = _uri(folder / file)
     return {**picture, "uris": uris}
+
+
+def _uri(picture: Path) -> str:
+    kind = picture.suffix[1:].replace("jpg", "jpeg")
+    return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def _cards(data_dir: Path) -> dict[str, dict[str, Any]]:
@@ -157,7 +163,9 @@ def _cards(data_dir: Path) -> dict[str, dict[str, Any]]:
     for name in DATA_FOLDERS:
         card = _read(data_dir / name / "datacard.json")
         if card is not None:
-            cards[name] = {**card, "tables": [_table(title, rows) for title, rows in card["tables"].items() if rows]}
+            tables = [_table(title, rows) for title, rows in card["tables"].items() if rows]
+            sheet = data_dir / name / CONTACT_SHEET
+            cards[name] = {**card, "tables": tables, "sheet": _uri(sheet) if sheet.exists() else None}
     return cards
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,9 +145,23 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _pairs(options: argparse.Namespace) -> None:
+    from curation.contact_sheet import SHEET_FILE
     from curation.pairs import PairsConfig, build_pairs
 
-    _print_counts(build_pairs(options.data_dir, with_settings(PairsConfig(), options.settings)).counts)
+    build_pairs(options.data_dir, with_settings(PairsConfig(), options.settings))
+    _print_card(options.data_dir / "pairs")
+    sheet = options.data_dir / "pairs" / SHEET_FILE
+    if sheet.exists():
+        print(f"example pairs: {sheet}")
+
+
+def _embed(options: argparse.Namespace) -> None:
+    from curation.embeddings import EmbedConfig
+    from flows.embed import embed_data
+
+    config = replace(with_settings(EmbedConfig(), options.settings), of=options.of)
+    manifest = embed_data(options.data_dir, options.model, config, options.device, options.batch_size)
+    _print_counts({"images": manifest.rows, **manifest.counts})
 
 
 def _entities(options: argparse.Namespace) -> None:
@@ -219,9 +233,17 @@ def _recipe(options: argparse.Namespace) -> PipelineConfig:
     return with_settings(get_recipe(options.recipe, options.seed), options.settings)
 
 
-def _print_counts(counts: dict[str, int]) -> None:
+def _print_card(folder: Path) -> None:
+    from curation.datacard import read_datacard
+
+    card = read_datacard(folder)
+    _print_counts(card["figures"])
+    _print_counts({f"without: {reason}": count for reason, count in card["drops"].items()})
+
+
+def _print_counts(counts: Mapping[str, int | float]) -> None:
     for name, count in counts.items():
-        print(f"{count:>12,}  {name}")
+        print(f"{count:>12,.4g}  {name}" if isinstance(count, float) else f"{count:>12,}  {name}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -302,6 +324,13 @@ def _parser() -> argparse.ArgumentParser:
     vocabulary.add_argument("--top", type=int, default=100, help="nouns to propose (default 100)")
     vocabulary.add_argument("--captions", type=int, default=100_000, help="captions to read (default 100,000)")
     vocabulary.add_argument("--out", type=Path, metavar="FILE", help="TOML file to write (default: print it)")
+
+    embed = add("embed", _embed, "embed the captions or images of DIR/images by a model, for pairs and searches")
+    embed.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+    embed.add_argument("model", type=Path, help="folder of a saved model")
+    embed.add_argument("--of", choices=("captions", "images"), default="captions", help="what to embed")
+    embed.add_argument("--device", help="torch's name of a device (default: a GPU if there is one)")
+    embed.add_argument("--batch-size", type=int, default=128, help="captions or images at once (default 128)")
 
     entities = add("entities", _entities, "count entities, or list the captions that match a query", settings=False)
     entities.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")

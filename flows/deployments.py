@@ -15,7 +15,7 @@ import yaml
 from flows.recipes import RECIPES
 
 PATH = Path(__file__).resolve().parents[1] / "prefect.yaml"
-STAGES = ("ingest", "parse", "download", "pairs", "train", "evaluate", "report")
+STAGES = ("ingest", "parse", "download", "embed", "pairs", "train", "evaluate", "report")
 
 
 def deployments() -> dict[str, Any]:

@@ -47,9 +47,7 @@ def uniform(folder: Path, num_images: int = 4_300_000) -> Iterator[list[str]]:
 
     members = [slices.rows[slices.starts[e] : slices.starts[e + 1]].tolist() for e in range(NUM_ENTITIES)]
     some = rows[:: max(1, num_images // 100_000)].tolist()
-    entities = [
-        slices.codes[slices.entry_slots[slices.row_starts[r] : slices.row_starts[r + 1]]].tolist() for r in some
-    ]
+    entities = [slices.entry_codes[slices.row_starts[r] : slices.row_starts[r + 1]].tolist() for r in some]
     begun = time.perf_counter()
     for r, own in zip(some, entities, strict=True):
         for _ in range(10) if own else ():
@@ -91,7 +89,7 @@ def recall(data_dir: Path, config: PairsConfig, num_queries: int) -> float:
     slices = slices.shared()
     vectors = np.load(data_dir / "pairs" / "vectors.npy", mmap_mode="r")
     entries = np.random.default_rng(0).choice(len(slices.entry_slots), num_queries, replace=False)
-    codes = slices.codes[slices.entry_slots[entries]]
+    codes = slices.entry_codes[entries]
     found = asked = 0
     for code in np.unique(codes).tolist():
         own = slices.rows[slices.starts[code] : slices.starts[code + 1]]
@@ -115,7 +113,7 @@ def spread(folder: Path) -> Iterator[list[str]]:
     rows, keys, config = np.arange(len(samples)), samples.keys, PairsConfig()
     _stage(folder, PairsConfig(kind="similar", sheet_entities=0))
     has_entity = np.zeros((len(samples), len(names)), np.float32)
-    has_entity[slices.entry_rows, slices.codes[slices.entry_slots]] = 1
+    has_entity[slices.entry_rows, slices.entry_codes] = 1
     words = np.load(folder / "pairs" / "vectors.npy")
     yield _spread("uniform", slices, draw_uniform(slices, rows, keys, 10, 0))
     yield _spread("entity vectors, first of equals", slices, _first_nearest(slices, has_entity))

@@ -1,0 +1,52 @@
+"""Stage: images/ and a model to embeddings/, by which pairs may be drawn and searched."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import flow
+
+from curation.embeddings import EmbedConfig, write_embeddings
+from curation.images import Samples
+from curation.manifest import Manifest
+from curation.schema import file_digest
+from model.embed import Embedder
+from model.weights import WEIGHTS
+
+
+def embed_data(
+    data_dir: Path,
+    model_dir: Path,
+    config: EmbedConfig = EmbedConfig(),
+    device: str | None = None,
+    batch_size: int = 128,
+) -> Manifest:
+    """Write the model's embedding of every stored image, or of its captions, by parts; on a GPU if there is one."""
+    embedder = Embedder(model_dir, device, batch_size)
+
+    def captions(samples: Samples, rows: range) -> NDArray[np.float32]:
+        stored = samples.table["captions"].slice(rows.start, len(rows)).to_pylist()
+        return embedder.captions([[caption["text"] for caption in each] for each in stored])
+
+    def images(samples: Samples, rows: range) -> NDArray[np.float32]:
+        return np.concatenate(
+            [
+                embedder.images([samples.read(row) for row in rows[first : first + batch_size]])
+                for first in range(0, len(rows), batch_size)
+            ]
+        )
+
+    embed_rows = captions if config.of == "captions" else images
+    return write_embeddings(data_dir, embed_rows, file_digest(model_dir / WEIGHTS), config)
+
+
+@flow(name="embed")
+def embed(
+    data_dir: Path,
+    model_dir: Path,
+    config: EmbedConfig = EmbedConfig(),
+    device: str | None = None,
+    batch_size: int = 128,
+) -> Manifest:
+    """Embed every stored image, or its captions, by a saved model."""
+    return embed_data(data_dir, model_dir, config, device, batch_size)
