@@ -46,6 +46,8 @@ class Web(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: Counter[str] = Counter()
         self.agents: set[str] = set()
+        self.at_once = self.most_at_once = 0
+        self.counting = threading.Lock()
         self.ended = threading.Event()
 
     @property
@@ -69,7 +71,12 @@ class _Handler(BaseHTTPRequestHandler):
             case "image":
                 self.answer(image)
             case "paced":
+                with self.server.counting:
+                    self.server.at_once += 1
+                    self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
                 time.sleep(0.05)
+                with self.server.counting:
+                    self.server.at_once -= 1
                 self.answer(image)
             case "wrong-type":
                 self.answer(image, headers={"Content-Type": "text/html"})

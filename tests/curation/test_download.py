@@ -16,13 +16,16 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from curation.download import DownloadConfig, download
+from curation.image_bytes import perceptual_hash
 from curation.images import Samples
 from curation.manifest import read_manifest
 from curation.scenes_server import serve_folder
@@ -339,6 +342,52 @@ def test_a_download_that_stores_nothing_stops(make_data: Any, tmp_path: Path) ->
         download(tmp_path, CONFIG, image_root=tmp_path)
 
 
+def test_copies_are_marked_and_images_of_a_benchmark_are_left_out(make_data: Any, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (3, 12, 16, 3), np.uint8)
+    cat, dog, boat = (Image.fromarray(each).resize((160, 120), Image.Resampling.BICUBIC) for each in noise)
+    root, benchmark = tmp_path / "photos", tmp_path / "benchmark"
+    root.mkdir()
+    (benchmark / "val").mkdir(parents=True)
+    cat.save(root / "cat.png")
+    cat.resize((90, 68)).save(root / "copy.jpg", quality=80)
+    dog.save(root / "dog.png")
+    boat.save(root / "boat.png")
+    boat.resize((320, 240)).save(benchmark / "val" / "b1.jpg", quality=90)
+    (tmp_path / "hashes.txt").write_text(f"{perceptual_hash(dog):016x} the dog of a benchmark\n")
+    images = {name: ["cat"] for name in ("cat.png", "copy.jpg", "dog.png", "boat.png")}
+    data_dir = make_data(tmp_path / "data", images)
+    config = replace(CONFIG, benchmarks=(str(benchmark), str(tmp_path / "hashes.txt")))
+
+    manifest = download(data_dir, config, image_root=root)
+
+    keys = sorted(image_key(name) for name in ("cat.png", "copy.jpg"))
+    duplicates = pq.read_table(data_dir / "images" / "duplicates.parquet").to_pylist()
+    assert duplicates == [{"key": key, "group": keys[0]} for key in keys]
+    assert Samples(data_dir / "images").keys.tolist() == keys
+    failures = _failures(data_dir)
+    details = {name: row["detail"] for name, row in failures.items()}
+    near = {"boat.png": "nearly equals benchmark/val/b1.jpg", "dog.png": "nearly equals the dog of a benchmark"}
+    assert details == near
+    assert manifest.counts == {"benchmark_image": 2}
+    card = (data_dir / "images" / "datacard.md").read_text()
+    assert "| benchmark_image | 2 |" in card
+    assert "| images with a near-duplicate | 2 |" in card
+    picture = ElementTree.parse(data_dir / "images" / "datacard.svg")
+    assert "stored" in {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
+
+
+def test_a_collapsed_download_stops_and_its_shards_do_not_count(web: Any, make_data: Any, tmp_path: Path) -> None:
+    images = {f"{web.url}/{'image' if number % 20 == 0 else 'missing'}/{number}": ["cat"] for number in range(60)}
+    data_dir = make_data(tmp_path, images)
+    config = replace(CONFIG, shard_size=20, gate_images=40, rounds=0)
+    with pytest.raises(
+        ConnectionError, match=r"only \d of the last 40 images could be stored .*: http_404 3\d; these 2 sh"
+    ):
+        download(data_dir, config)
+    assert not list((data_dir / "images").glob("*.tar.json"))
+    assert download(data_dir, replace(config, min_success_rate=0)).counts == {"http_404": 57}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -346,6 +395,8 @@ def test_a_download_that_stores_nothing_stops(make_data: Any, tmp_path: Path) ->
         ({"retries": -1}, "retries = -1: expected 0 or more"),
         ({"timeout_s": 0.0}, "timeout_s = 0.0: expected seconds, more than 0"),
         ({"jpeg_quality": 101}, "jpeg_quality = 101: expected 1 to 100"),
+        ({"duplicate_bits": 7}, "duplicate_bits = 7: expected 0 to 6"),
+        ({"min_success_rate": 2.0}, "min_success_rate = 2.0: expected 0 to 1"),
         ({"user_agent": " "}, "user_agent is empty: say who fetches"),
     ],
 )
