@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,25 @@ def read_checkpoint(path: Path | str) -> Any:
         raise ValueError(
             f"{path}: expected a checkpoint written by torch.save, found something else: {error}"
         ) from error
+
+
+def rename(
+    state: Mapping[str, Tensor], renames: Sequence[tuple[str, str]], unused: Sequence[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the weights under other names, and the names of those that take part in no result.
+
+    `renames` are patterns and what stands for them, applied in order; `unused` are patterns of names that are left out.
+    """
+    renamed, left_out = {}, []
+    for key, value in state.items():
+        if any(re.search(pattern, key) for pattern in unused):
+            left_out.append(key)
+            continue
+        name = key
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed, left_out
 
 
 @dataclass(frozen=True)

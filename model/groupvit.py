@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.checkpoint import load_weights
+from model.checkpoint import load_weights, rename
 from model.config import ImageConfig, LossConfig, ModelConfig, TextConfig
+from model.official import GROUPING_RENAMES
 from model.ovsegmentor import OVSegmentor
 from model.text import CLIP, load_tokenizer
 
@@ -33,13 +34,7 @@ RENAMES = (
     (r"^(image_encoder\.stages\.\d+)\.group_projector\.", r"\1.hand_over."),
     (r"^(image_encoder\.stages\.\d+)\.layers\.", r"\1.blocks."),
     (r"^(image_encoder\.stages\.\d+)\.downsample\.", r"\1.grouping."),
-    (r"\.grouping\.mlp_inter\.", ".grouping.mix_tokens."),
-    (r"\.grouping\.norm_post_tokens\.", ".grouping.norm_queries."),
-    (r"\.grouping\.norm_x\.", ".grouping.norm_patches."),
-    (r"\.grouping\.pre_assign_attn\.", ".grouping.cross."),
-    (r"\.grouping\.assign\.", ".grouping."),
-    (r"\.grouping\.norm_new_x\.", ".grouping.norm_groups."),
-    (r"\.grouping\.mlp_channels\.", ".grouping.mlp."),
+    *GROUPING_RENAMES,
     (r"^(image_encoder\..*\.)self_attn\.", r"\1attn."),
     (r"^(image_encoder\..*\.)out_proj\.", r"\1proj."),
     (r"^(image_encoder\..*\.)layer_norm(\d)\.", r"\1norm\2."),
@@ -129,15 +124,7 @@ def clip_text_config(text: Any) -> Any:
 
 def translate(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Return the weights under our names, and the names of those that take part in no result."""
-    translated, unused = {}, []
-    for key, value in state.items():
-        if any(re.search(pattern, key) for pattern in UNUSED):
-            unused.append(key)
-            continue
-        name = key
-        for pattern, replacement in RENAMES:
-            name = re.sub(pattern, replacement, name)
-        translated[name] = value
+    translated, unused = rename(state, RENAMES, UNUSED)
     for name in [name for name in translated if re.search(r"\.blocks\.\d+\.attn\.q_proj\.", name)]:
         parts = [translated.pop(name.replace("q_proj", f"{letter}_proj")) for letter in "qkv"]
         translated[name.replace("q_proj", "qkv")] = torch.cat(parts)

@@ -10,11 +10,20 @@ from typing import Any
 
 from torch import Tensor
 
-from model.checkpoint import load_weights, read_checkpoint
+from model.checkpoint import load_weights, read_checkpoint, rename
 from model.config import ImageConfig, LossConfig, ModelConfig, TextConfig
 from model.paper import PaperSegmentor
 
-# In order; each is a pattern of the authors' names and what stands for it in ours.
+# In order; each is a pattern of the authors' names and what stands for it in ours. GroupViT's code named the grouping.
+GROUPING_RENAMES = (
+    (r"\.mlp_inter\.", ".mix_tokens."),
+    (r"\.norm_post_tokens\.", ".norm_queries."),
+    (r"\.grouping\.norm_x\.", ".grouping.norm_patches."),
+    (r"\.grouping\.pre_assign_attn\.", ".grouping.cross."),
+    (r"\.grouping\.assign\.", ".grouping."),
+    (r"\.norm_new_x\.", ".norm_groups."),
+    (r"\.mlp_channels\.", ".mlp."),
+)
 RENAMES = (
     (r"^img_encoder_momentum\.", "momentum_encoder."),
     (r"^img_encoder\.", "image_encoder."),
@@ -25,13 +34,7 @@ RENAMES = (
     (r"\.layers\.(\d+)\.blocks\.", r".stages.\1.blocks."),
     (r"\.layers\.(\d+)\.downsample\.", r".stages.\1.grouping."),
     (r"\.layers\.(\d+)\.group_projector\.", r".stages.\1.hand_over."),
-    (r"\.mlp_inter\.", ".mix_tokens."),
-    (r"\.norm_post_tokens\.", ".norm_queries."),
-    (r"\.grouping\.norm_x\.", ".grouping.norm_patches."),
-    (r"\.grouping\.pre_assign_attn\.", ".grouping.cross."),
-    (r"\.grouping\.assign\.", ".grouping."),
-    (r"\.norm_new_x\.", ".norm_groups."),
-    (r"\.mlp_channels\.", ".mlp."),
+    *GROUPING_RENAMES,
     (r"\.fc1\.", ".0."),
     (r"\.fc2\.", ".2."),
     (r"^img_projector\.", "image_projector."),
@@ -152,14 +155,9 @@ def model_config(state: Mapping[str, Tensor], config: Mapping[str, Any], text_co
 
 def translate(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Return the weights under our names, and the names of those that take part in no result."""
-    translated, unused = {}, []
-    for key, value in state.items():
-        if any(re.search(pattern, key) for pattern in UNUSED):
-            unused.append(key)
-            continue
-        name = key
-        for pattern, replacement in RENAMES:
-            name = re.sub(pattern, replacement, name)
+    renamed, unused = rename(state, RENAMES, UNUSED)
+    translated = {}
+    for name, value in renamed.items():
         if name.endswith("positions.table") and value.ndim == 2:
             value = value[None]
         if name.split(".")[0].endswith("_projector") and value.ndim == 3:
