@@ -23,7 +23,7 @@ Vectors = NDArray[np.int16]
 
 UNIT = 2000
 """Length of a vector. Squared distances stay below 4 * UNIT**2 < 2**24, up to which float32 holds every integer."""
-FLAT_MAX = 20_000
+FLAT_MAX = 10_000
 """Most vectors that are all compared."""
 VECTORS_FILE = "vectors.npy"
 CODES_FILE = "codes.faiss"
@@ -114,7 +114,7 @@ class StoredSearch:
         self._codes: Any = None
         if (folder / CODES_FILE).exists():
             self._codes = faiss.read_index(str(folder / CODES_FILE), faiss.IO_FLAG_MMAP_IFC)
-            self._factor = int(np.load(folder / FACTOR_FILE))
+            self._factor, self._least = np.load(folder / FACTOR_FILE).tolist()
 
     def __call__(self, vector: Floats, num_nearest: int, rows: Ints | None = None) -> tuple[Floats, Ints]:
         """Return cosines and rows of the nearest vectors, or fewer, the best first, among equals the first row.
@@ -124,7 +124,9 @@ class StoredSearch:
         query = rounded(vector[None])[0].astype(np.float32)
         if rows is None and self._codes is not None:
             padded = np.pad(query, (0, self._codes.d - len(query)))
-            rows = self._codes.search(padded[None], min(num_nearest * self._factor, len(self.vectors)))[1][0]
+            # For few neighbours as many candidates as for those that the recall was measured with.
+            num_candidates = min(max(num_nearest, self._least) * self._factor, len(self.vectors))
+            rows = self._codes.search(padded[None], num_candidates)[1][0]
             rows = np.sort(rows[rows >= 0])
         elif rows is None:
             rows = np.arange(len(self.vectors))
@@ -172,15 +174,16 @@ def write_codes(folder: Path, num_nearest: int, min_recall: float) -> Recall:
     while recall.rate < min_recall or not recall.asked:
         factor *= 2
         with replacing(folder / FACTOR_FILE) as temporary, temporary.open("wb") as file:
-            np.save(file, factor)
+            np.save(file, [factor, num_nearest])
         search = StoredSearch(folder)
         recall = recall_of(np.stack([search(query, num_nearest)[0] for query in queries]), bounds)
     return recall
 
 
 def trained_codes(vectors: Floats) -> Any:
-    """Return an empty index of 4 bits per 4 numbers, trained on vectors. Shapes: [n, a multiple of 4]."""
-    codes = faiss.IndexPQFastScan(vectors.shape[1], vectors.shape[1] // 4, 4, faiss.METRIC_INNER_PRODUCT)
+    """Return an empty index of 4 bits per 2 numbers, trained on vectors. Shapes: [n, a multiple of 4]."""
+    codes = faiss.IndexPQFastScan(vectors.shape[1], vectors.shape[1] // 2, 4, faiss.METRIC_INNER_PRODUCT)
+    codes.pq.cp.niter = 10
     codes.train(vectors[sampled(len(vectors), _BLOCK)])
     return codes
 

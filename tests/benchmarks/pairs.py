@@ -57,7 +57,7 @@ def uniform(folder: Path, num_images: int = 4_300_000) -> Iterator[list[str]]:
     loop_s = (time.perf_counter() - begun) * num_images / len(some)
     yield row(f"draw 10 partners each of {num_images:,} images", num_images, ours_s, "images", "plain loop", loop_s)
     seconds, megabytes = _stage(folder, PairsConfig(vectors=None, sheet_entities=0))
-    yield [f"stage pairs, uniform, {num_images:,} images, no vectors", f"{seconds:.1f} s", f"{megabytes:,.0f} MB", ""]
+    yield [f"stage pairs, uniform, {num_images:,} images, no vectors", seconds, f"{megabytes:,.0f} MB", ""]
 
 
 def similar(folder: Path, sizes: tuple[int, ...] = (250_000, 500_000, 1_000_000)) -> Iterator[list[str]]:
@@ -75,7 +75,7 @@ def similar(folder: Path, sizes: tuple[int, ...] = (250_000, 500_000, 1_000_000)
         ]
         yield [
             f"stage pairs, similar, {num_images:,} images",
-            f"{seconds:.0f} s",
+            seconds,
             f"{megabytes:,.0f} MB; recall {', '.join(found)}",
             "",
         ]
@@ -225,8 +225,8 @@ def _write_postings(data_dir: Path, names: list[str], codes: np.ndarray, keys: n
     close_stage(data_dir / "postings", [write_part(data_dir / "postings", part_name(0), table)])
 
 
-def _stage(data_dir: Path, config: PairsConfig) -> tuple[float, float]:
-    """Return the seconds and the most MB of memory of the stage in a process of its own."""
+def _stage(data_dir: Path, config: PairsConfig) -> tuple[str, float]:
+    """Return the seconds, of wall and of CPU, and the most MB of memory of the stage in a process of its own."""
     code = (
         "import pathlib; from curation.pairs import PairsConfig, build_pairs; "
         f"build_pairs(pathlib.Path({str(data_dir)!r}), PairsConfig(**{asdict(config)!r}))"
@@ -236,4 +236,5 @@ def _stage(data_dir: Path, config: PairsConfig) -> tuple[float, float]:
     _, status, usage = os.wait4(process, 0)
     if status:
         raise RuntimeError(f"the stage ended with status {status}")
-    return time.perf_counter() - begun, usage.ru_maxrss / 1024
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return f"{time.perf_counter() - begun:.0f} s, {cpu_s:.0f} of CPU", usage.ru_maxrss / 1024
