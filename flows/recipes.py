@@ -85,7 +85,7 @@ def demo(seed: int = 0) -> PipelineConfig:
         download=DownloadConfig(allow_private=True, image_size=64, shard_size=500),
         pairs=PairsConfig(seed=seed),
         model=_small_model(),
-        phase1=replace(_small_phase(seed), steps=1100),
+        phase1=replace(_small_phase(seed), steps=1250),
         phase2=replace(_small_phase(seed), phase=2, steps=150, optim=OptimConfig(lr=1e-4, warmup_steps=0)),
         protocol=Protocol(
             templates=("a photo of a {}",),  # the prompts of training, to the dot

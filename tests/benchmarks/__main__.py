@@ -11,12 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import curation, index, model, pairs, training
+from tests.benchmarks import curation, images, index, model, pairs, training
 
-ROOMS = ("curation", "index", "pairs", "model", "training")
+ROOMS = ("curation", "index", "images", "pairs", "model", "training")
 BENCHES = (
     curation.parse, curation.download, curation.read,
     index.ingest, index.query,
+    images.download, images.memory, images.near_duplicates,
     pairs.uniform, pairs.similar, pairs.spread,
     model.train, model.infer, model.where_time_goes,
     training.step,
