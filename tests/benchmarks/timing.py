@@ -21,5 +21,10 @@ def median_s(*functions: Callable[[], object], rounds: int = 5) -> list[float]:
 
 def row(what: str, count: int, seconds: float, unit: str, against: str = "", other_s: float | None = None) -> list[str]:
     """Return a line of the table: `count` units in `seconds`, compared with the same work in `other_s`."""
-    ratio = "" if other_s is None else f"{other_s / seconds:.1f}"
-    return [what, f"{count / seconds:,.0f} {unit}/s", against and f"{against}: {count / (other_s or 1):,.0f}", ratio]
+    ratio = "" if other_s is None else f"{other_s / seconds:.2f}"
+    other = "" if other_s is None else f"{against}: {_rate(count / other_s)}"
+    return [what, f"{_rate(count / seconds)} {unit}/s", other or against, ratio]
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.2f}"
