@@ -191,3 +191,11 @@ def test_numbers_are_written_for_people() -> None:
     assert (figure(1234567), figure(0.25, "kept share"), figure(1.23456), figure("cc4m")) == (
         *("1,234,567", "25.0 %", "1.235", "cc4m"),
     )
+
+
+def test_a_contact_sheet_beside_a_data_card_is_shown(run_dir: Path) -> None:
+    page = write_report(run_dir, "Run").read_text()
+    assert "data:image/jpeg;base64" not in page
+    (run_dir / "data" / "pairs" / "sheet.jpg").write_bytes(b"picture")
+    page = write_report(run_dir, "Run").read_text()
+    assert 'src="data:image/jpeg;base64,cGljdHVyZQ=="' in page
