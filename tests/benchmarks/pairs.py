@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -227,14 +228,13 @@ def _write_postings(data_dir: Path, names: list[str], codes: np.ndarray, keys: n
 
 def _stage(data_dir: Path, config: PairsConfig) -> tuple[str, float]:
     """Return the seconds, of wall and of CPU, and the most MB of memory of the stage in a process of its own."""
+    # VmHWM, not ru_maxrss: that one starts at the size of the process that started this one.
     code = (
-        "import pathlib; from curation.pairs import PairsConfig, build_pairs; "
-        f"build_pairs(pathlib.Path({str(data_dir)!r}), PairsConfig(**{asdict(config)!r}))"
+        "import pathlib, re, time; from curation.pairs import PairsConfig, build_pairs; "
+        f"build_pairs(pathlib.Path({str(data_dir)!r}), PairsConfig(**{asdict(config)!r})); "
+        "print(time.process_time(), re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     begun = time.perf_counter()
-    process = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", code])
-    _, status, usage = os.wait4(process, 0)
-    if status:
-        raise RuntimeError(f"the stage ended with status {status}")
-    cpu_s = usage.ru_utime + usage.ru_stime
-    return f"{time.perf_counter() - begun:.0f} s, {cpu_s:.0f} of CPU", usage.ru_maxrss / 1024
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    cpu_s, kilobytes = map(float, done.stdout.split())
+    return f"{time.perf_counter() - begun:.0f} s, {cpu_s:.0f} of CPU", kilobytes / 1024
