@@ -28,6 +28,7 @@ HOMES = {
     "img2dataset": ("curation/shard.py",),
     "spacy": ("curation/tagger.py",),
     "faiss": ("curation/neighbours.py",),
+    "gradio": ("evaluation/app.py",),
     "torch": ("model/", "training/", "evaluation/", "flows/"),
     "timm": ("model/", "training/transforms.py"),
     "transformers": ("model/",),
@@ -125,5 +126,6 @@ def test_the_lock_names_no_registry_and_is_complete() -> None:
         "timm",
         "transformers",
         "faiss-cpu",
+        "gradio",
     ):
         assert re.search(rf"^{package}(\[.*\])?==", lock, re.MULTILINE), package
