@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -14,13 +14,13 @@ BUCKETS = 160
 
 @dataclass(frozen=True)
 class Line:
-    """A measured quantity over training steps."""
+    """A measured quantity over training steps, or over a setting."""
 
     name: str
     """what was measured"""
-    steps: list[int]
-    """steps, rising"""
-    values: list[float]
+    steps: Sequence[float]
+    """steps, or values of the setting, rising"""
+    values: Sequence[float]
     """one finite value per step"""
 
 
@@ -29,36 +29,33 @@ def line_chart(line: Line) -> str:
 
     Long runs are gathered into at most BUCKETS points, so that the page stays small.
     """
-    first, last = line.steps[0], line.steps[-1]
-    low, high = _widened(min(line.values), max(line.values))
+    place = _Place.of([line])
     buckets = _buckets(line.steps, line.values)
-
-    def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * ((step - first) / (last - first) if last > first else 0.5)
-
-    def y(value: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
-
-    mean = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value, _, _ in buckets)
-    upper = [f"{x(step):.1f},{y(top):.1f}" for step, _, _, top in buckets]
-    lower = [f"{x(step):.1f},{y(bottom):.1f}" for step, _, bottom, _ in reversed(buckets)]
-    grid = "".join(
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        f'<text class="tick" x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_short(tick)}</text>'
-        for tick in ticks(low, high)
-    )
-    ends = "".join(
-        f'<text class="tick" x="{place}" y="{HEIGHT - 6}" text-anchor="{anchor}">{text}</text>'
-        for place, anchor, text in (
-            (LEFT, "start", f"{first:,}"),
-            (WIDTH - RIGHT, "end", f"step {last:,}"),
-        )
-    )
-    label = f"{line.name}: from {_short(buckets[0][1])} at step {first:,} to {_short(buckets[-1][1])} at step {last:,}"
+    upper = [place.point(step, top) for step, _, _, top in buckets]
+    lower = [place.point(step, bottom) for step, _, bottom, _ in reversed(buckets)]
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{grid}{ends}'
-        f'<polygon class="band" points="{" ".join(upper + lower)}"/><polyline class="line" points="{mean}"/></svg>'
+        f"{_open(WIDTH, HEIGHT, _said(line, buckets, 'step'))}{place.axes('step')}"
+        f'<polygon class="band" points="{" ".join(upper + lower)}"/>'
+        f'<polyline class="line" points="{place.points(buckets)}"/></svg>'
     )
+
+
+def lines_chart(lines: Sequence[Line], colours: Sequence[str], axis: str, marked: float | None = None) -> str:
+    """Return an SVG element with lines over each other, each in its colour; `marked` is a place on the axis.
+
+    Long runs are gathered as in line_chart.
+    """
+    place = _Place.of(lines)
+    gathered = [_buckets(line.steps, line.values) for line in lines]
+    drawn = "".join(
+        f'<polyline class="line" style="stroke: {colour}" points="{place.points(buckets)}"/>'
+        for buckets, colour in zip(gathered, colours, strict=True)
+    )
+    if marked is not None and place.first <= marked <= place.last:
+        x = f"{place.x(marked):.1f}"
+        drawn = f'<line class="mark" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>{drawn}'
+    label = "; ".join(_said(line, buckets, axis) for line, buckets in zip(lines, gathered, strict=True))
+    return f"{_open(WIDTH, HEIGHT, label)}{place.axes(axis)}{drawn}</svg>"
 
 
 def column_chart(labels: Sequence[str], counts: Sequence[int], what: str) -> str:
@@ -71,11 +68,7 @@ def column_chart(labels: Sequence[str], counts: Sequence[int], what: str) -> str
     def y(value: float) -> float:
         return TOP + (height - TOP - bottom) * (high - value) / high
 
-    grid = "".join(
-        f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        f'<text class="tick" x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_brief(tick)}</text>'
-        for tick in ticks(low, high)
-    )
+    grid = _grid({_brief(tick): y(tick) for tick in ticks(low, high)}, width)
     columns = "".join(
         f'<rect class="column" x="{LEFT + step * (at + 0.1):.1f}" y="{y(count):.1f}" width="{step * 0.8:.1f}" '
         f'height="{y(0) - y(count):.1f}"><title>{escape(label)}: {count:,}</title></rect>'
@@ -90,10 +83,38 @@ def column_chart(labels: Sequence[str], counts: Sequence[int], what: str) -> str
     axis = f'<text class="tick" x="{width - RIGHT}" y="{height - 3}" text-anchor="end">{escape(what)}</text>'
     most = max(range(len(labels)), key=lambda at: counts[at], default=None)
     label = f"{what}: most at {labels[most]}, {counts[most]:,}" if most is not None else what
-    return (
-        f'<svg class="columns" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
-        f"{grid}{columns}{names}{axis}</svg>"
+    return f"{_open(width, height, label, 'columns')}{grid}{columns}{names}{axis}</svg>"
+
+
+def confusion_map(names: Sequence[str], count_CC: Sequence[Sequence[int]]) -> str:
+    """Return an SVG element with a square per true class (row) and predicted class (column).
+
+    Its shade is the share of the true class's pixels; the diagonal, what is right, has a colour of its own. A class
+    without a true pixel has no row.
+    """
+    shares = {a: [count / sum(row) for count in row] for a, row in enumerate(count_CC) if sum(row)}
+    cell = 26 if len(names) <= 25 else 14
+    left, top = 110, 100
+    columns = "".join(
+        f'<text class="tick" transform="translate({left + cell * (b + 0.6):.0f} {top - 6}) rotate(-60)">'
+        f"{escape(name)}</text>"
+        for b, name in enumerate(names)
     )
+    rows = "".join(
+        f'<text class="tick" x="{left - 6}" y="{top + cell * (row + 0.65):.0f}" text-anchor="end">'
+        f"{escape(names[a])}</text>"
+        for row, a in enumerate(shares)
+    )
+    cells = "".join(
+        f'<rect class="{"cell" if a == b else "cell wrong"}" x="{left + cell * b}" y="{top + cell * row}" '
+        f'width="{cell - 1}" height="{cell - 1}" fill-opacity="{share:.2f}">'
+        f"<title>{escape(names[a])} called {escape(names[b])}: {100 * share:.1f} %</title></rect>"
+        for row, (a, of_row) in enumerate(shares.items())
+        for b, share in enumerate(of_row)
+    )
+    view_width, view_height = left + cell * len(names) + 50, top + cell * len(shares) + 4
+    label = f"what the pixels of {len(shares)} true classes were called"
+    return f"{_open(view_width, view_height, label, 'heat')}{columns}{rows}{cells}</svg>"
 
 
 def heat_map(names: Sequence[str], together: Sequence[Sequence[int]]) -> str:
@@ -123,9 +144,8 @@ def heat_map(names: Sequence[str], together: Sequence[Sequence[int]]) -> str:
     )
     bottom = top + cell * len(names) + 16
     key = f'<text class="tick" x="{left}" y="{bottom}">white: none; darkest: {100 * most:.1f} %</text>'
-    view = f"0 0 {left + cell * len(names) + 40} {bottom + 6}"
     label = f"how often {len(names)} names occur together; the darkest square is {100 * most:.1f} %"
-    return f'<svg class="heat" viewBox="{view}" role="img" aria-label="{escape(label)}">{rows}{cells}{key}</svg>'
+    return f"{_open(left + cell * len(names) + 40, bottom + 6, label, 'heat')}{rows}{cells}{key}</svg>"
 
 
 def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
@@ -136,7 +156,60 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     return [count * step for count in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _buckets(steps: Sequence[int], values: Sequence[float]) -> list[tuple[float, float, float, float]]:
+@dataclass(frozen=True)
+class _Place:
+    # Where steps and values lie in a chart of WIDTH x HEIGHT.
+    first: float
+    last: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, lines: Sequence[Line]) -> _Place:
+        values = [value for line in lines for value in line.values]
+        low, high = _widened(min(values), max(values))
+        return cls(min(line.steps[0] for line in lines), max(line.steps[-1] for line in lines), low, high)
+
+    def x(self, step: float) -> float:
+        share = (step - self.first) / (self.last - self.first) if self.last > self.first else 0.5
+        return LEFT + (WIDTH - LEFT - RIGHT) * share
+
+    def y(self, value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (self.high - value) / (self.high - self.low)
+
+    def point(self, step: float, value: float) -> str:
+        return f"{self.x(step):.1f},{self.y(value):.1f}"
+
+    def points(self, buckets: Sequence[tuple[float, float, float, float]]) -> str:
+        return " ".join(self.point(step, mean) for step, mean, _, _ in buckets)
+
+    def axes(self, axis: str) -> str:
+        ends = ((LEFT, "start", f"{self.first:,}"), (WIDTH - RIGHT, "end", f"{axis} {self.last:,}"))
+        return _grid({_short(tick): self.y(tick) for tick in ticks(self.low, self.high)}, WIDTH) + "".join(
+            f'<text class="tick" x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{escape(text)}</text>'
+            for x, anchor, text in ends
+        )
+
+
+def _open(width: float, height: float, label: str, kind: str = "chart") -> str:
+    return f'<svg class="{kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+
+
+def _said(line: Line, buckets: Sequence[tuple[float, float, float, float]], axis: str) -> str:
+    (first, last), (start, end) = (line.steps[0], line.steps[-1]), (buckets[0][1], buckets[-1][1])
+    return f"{line.name}: from {_short(start)} at {axis} {first:,} to {_short(end)} at {axis} {last:,}"
+
+
+def _grid(heights: Mapping[str, float], width: int) -> str:
+    # Horizontal lines at the heights, each with its label on the left.
+    return "".join(
+        f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
+        for label, y in heights.items()
+    )
+
+
+def _buckets(steps: Sequence[float], values: Sequence[float]) -> list[tuple[float, float, float, float]]:
     # (middle step, mean, lowest, highest) of equal runs of steps.
     size = math.ceil(len(steps) / BUCKETS)
     runs = [range(start, min(start + size, len(steps))) for start in range(0, len(steps), size)]

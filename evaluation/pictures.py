@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import colorsys
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.metrics import IGNORE
 
@@ -27,6 +28,8 @@ LONGEST = 280
 """most pixels of a picture's longer side"""
 PIXELATED = 128
 """pictures up to this side are shown pixel by pixel"""
+SHOWN_LEAST, SHOWN_MOST = 512, 4096
+"""pixels of the longer side of a picture that is looked at by itself"""
 UNLABELLED = -1
 """a pixel that is left as it is"""
 
@@ -80,15 +83,20 @@ def group_picture(
 
     Shapes: image_HWC [H, W, 3], group_HW, label_HW [H, W] -> [H, W, 3].
     """
-    groups, position_HW, size_G = np.unique(group_HW, return_inverse=True, return_counts=True)
-    rank_G = np.empty(len(groups), np.int64)
-    rank_G[np.argsort(-size_G, kind="stable")] = np.arange(len(groups))
-    shown_HW = rank_G[position_HW.reshape(group_HW.shape)]
+    shown_HW = ranked_by_size(group_HW)
     colours: dict[str, list[str]] = {}
-    for rank in range(len(groups)):
+    for rank in range(int(shown_HW.max()) + 1):
         name = classes[int(np.bincount(label_HW[shown_HW == rank]).argmax())]
         colours.setdefault(name, []).append(hexadecimal(colour(rank)))
     return overlay(image_HWC, shown_HW), [{"name": name, "colours": found} for name, found in colours.items()]
+
+
+def ranked_by_size(group_HW: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the groups numbered anew, the largest 0. Shapes: [H, W] -> [H, W]."""
+    groups, position_HW, size_G = np.unique(group_HW, return_inverse=True, return_counts=True)
+    rank_G = np.empty(len(groups), np.int64)
+    rank_G[np.argsort(-size_G, kind="stable")] = np.arange(len(groups))
+    return rank_G[position_HW.reshape(group_HW.shape)]
 
 
 def hexadecimal(rgb: tuple[int, int, int]) -> str:
@@ -119,6 +127,54 @@ def shrunk_labels(label_HW: NDArray[np.integer], like_HWC: NDArray[np.uint8]) ->
         for small, large in zip(like_HWC.shape[:2], label_HW.shape, strict=True)
     )
     return label_HW[np.ix_(rows, columns)].astype(np.int64)
+
+
+def sized_for_show(
+    image_HWC: NDArray[np.uint8], label_HW: NDArray[np.integer]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return image and labels for a picture by itself: small ones enlarged pixel by pixel, huge ones shrunk.
+
+    Shapes: image_HWC [H, W, 3], label_HW [H, W] -> [h, w, 3], [h, w].
+    """
+    longest = max(label_HW.shape)
+    if longest > SHOWN_MOST:
+        image_HWC = shrunk_image(image_HWC, SHOWN_MOST)
+        return image_HWC, shrunk_labels(label_HW, image_HWC)
+    factor = math.ceil(SHOWN_LEAST / longest)
+    return (
+        image_HWC.repeat(factor, axis=0).repeat(factor, axis=1),
+        label_HW.astype(np.int64).repeat(factor, axis=0).repeat(factor, axis=1),
+    )
+
+
+def with_legend(picture_HWC: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
+    """Return the picture with its legend below, as many entries to a line as fit; wider where an entry needs it.
+
+    Shapes: [H, W, 3] -> [H + lines, W or more, 3].
+    """
+    height, width = picture_HWC.shape[:2]
+    size = max(15, width // 45)
+    font = ImageFont.load_default(size)
+    gap, line_height = size // 2, round(1.7 * size)
+    places: list[tuple[int, int]] = []
+    x, line = gap, 0
+    for entry in legend:
+        needed = round(font.getlength(entry["name"])) + len(entry["colours"]) * (size + gap) + gap
+        if x > gap and x + needed > width:
+            x, line = gap, line + 1
+        places.append((x, line))
+        x += needed
+        width = max(width, x)
+    sheet = Image.new("RGB", (width, height + (line + 1) * line_height + gap if legend else height), "white")
+    sheet.paste(Image.fromarray(picture_HWC))
+    pen = ImageDraw.Draw(sheet)
+    for entry, (x, line) in zip(legend, places, strict=True):
+        top = height + gap + line * line_height
+        for swatch in entry["colours"]:
+            pen.rectangle([x, top, x + size, top + size], fill=swatch, outline="#777777")
+            x += size + gap
+        pen.text((x, top + size / 2), entry["name"], fill="black", font=font, anchor="lm")
+    return np.asarray(sheet)
 
 
 def _borders(label_HW: NDArray[np.int64]) -> NDArray[np.bool_]:

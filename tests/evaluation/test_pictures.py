@@ -16,8 +16,11 @@ from evaluation.pictures import (
     encode,
     group_picture,
     hexadecimal,
+    ranked_by_size,
     shrunk_image,
     shrunk_labels,
+    sized_for_show,
+    with_legend,
 )
 
 CLASSES = ["background", "cat", "dog"]
@@ -78,3 +81,35 @@ def test_image_and_labels_shrink_to_one_size_and_small_ones_stay() -> None:
     assert (small_HW[:, :140] == 0).all()
     assert (small_HW[:, 140:] == 1).all()
     assert shrunk_labels(label_HW, image_HWC).tolist() == label_HW.tolist()
+
+
+def test_groups_are_numbered_by_size() -> None:
+    assert ranked_by_size(np.array([[7, 3, 3], [9, 3, 9]])).tolist() == [[2, 0, 0], [1, 0, 1]]
+
+
+def test_a_picture_by_itself_is_neither_tiny_nor_huge() -> None:
+    image_HWC, label_HW = sized_for_show(np.arange(12, dtype=np.uint8).reshape(2, 2, 3), np.array([[1, 2], [3, 4]]))
+    assert image_HWC.shape == (512, 512, 3)
+    assert label_HW[::256, ::256].tolist() == [[1, 2], [3, 4]]
+    assert image_HWC[255, 256].tolist() == [3, 4, 5]
+    image_HWC, label_HW = sized_for_show(np.zeros((6000, 3, 3), np.uint8), np.zeros((6000, 3), np.uint8))
+    assert image_HWC.shape[:2] == label_HW.shape == (4096, 2)
+    image_HWC, label_HW = sized_for_show(np.zeros((600, 300, 3), np.uint8), np.zeros((600, 300), np.uint8))
+    assert image_HWC.shape[:2] == label_HW.shape == (600, 300)
+
+
+def test_a_legend_goes_below_the_picture_and_breaks_its_lines() -> None:
+    picture_HWC = np.zeros((40, 200, 3), np.uint8)
+    legend = [{"name": f"a long name {number}", "colours": [hexadecimal(colour(number))]} for number in range(4)]
+    heights = [with_legend(picture_HWC, legend[:count]).shape[0] for count in range(5)]
+    assert heights[0] == 40
+    assert 40 < heights[1] < heights[2] < heights[3] < heights[4]  # one entry fits into a line
+    shown_HWC = with_legend(picture_HWC, legend)
+    assert (shown_HWC[:40] == 0).all()
+    for number in range(4):
+        assert list(colour(number)) in shown_HWC[40:].reshape(-1, 3).tolist()
+
+
+def test_a_name_wider_than_the_picture_widens_it() -> None:
+    legend = [{"name": "word " * 40, "colours": ["#ff0000"]}]
+    assert with_legend(np.zeros((40, 200, 3), np.uint8), legend).shape[1] > 1000

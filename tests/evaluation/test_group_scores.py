@@ -1,0 +1,26 @@
+"""Scores of an image's groups: sizes and probabilities that can be told by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evaluation.config import Protocol
+from evaluation.group_scores import group_scores
+from evaluation.segment import Segmenter
+
+
+def test_groups_come_by_size_with_the_probability_of_each_class(
+    oracle_model: Any, scene: np.ndarray, as_batch: Callable[[np.ndarray], Any]
+) -> None:
+    protocol = Protocol(background="words", background_words=("grass",))
+    segmenter = Segmenter(oracle_model, ["background", "cat", "dog", "bus"], protocol)
+    scores = group_scores(segmenter, as_batch(scene)[0].permute(1, 2, 0).numpy())
+    # The largest is the grass, then the cat (8 x 12), then the bus (8 x 8); of the dog there is no group.
+    assert scores.group_HW.tolist() == np.array([0, 1, 9, 2])[scene].tolist()
+    assert scores.share_G == pytest.approx(np.array([1536 - 160, 96, 64]) / 1536)
+    # Cosines are 0 or 1 at a scale of 100: each is named surely.
+    assert scores.score_GC == pytest.approx(np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]))
