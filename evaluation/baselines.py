@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from evaluation.metrics import IGNORE
-from evaluation.segment import Segmenter
+from evaluation.metrics import IGNORE, count_pairs
+from evaluation.segment import Regions, Segmenter, group_map, patch_cosines
 
 NUM_CLUSTERS = 8
 KMEANS_STEPS = 10
@@ -54,26 +54,27 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def baseline_labels(segmenter: Segmenter, image_BCHW: Tensor, truth_BHW: NDArray[np.uint8]) -> dict[str, Labels]:
-    """Return the labels of every baseline, name -> labels_BHW; the true masks serve the oracles alone.
+def baseline_labels(
+    segmenter: Segmenter, regions: Regions, image_CHW: Tensor, truth_HW: NDArray[np.uint8]
+) -> dict[str, Labels]:
+    """Return the labels of every baseline, name -> labels_HW; the true mask serves the oracles alone.
 
     "All background" is left out when the classes have no background. Naming without groups lets every class be named,
-    whatever the protocol's `top_classes`.
-    Shapes: image_BCHW [B, 3, H, W] uint8, truth_BHW [B, H, W].
+    whatever the protocol's `top_classes`. The regions must have been made with patches.
+    Shapes: image_CHW [3, H, W] uint8, truth_HW [H, W].
     """
     num_classes = segmenter.num_classes
-    cluster_BHW = colour_clusters(image_BCHW)
-    group_BHW = segmenter.groups(image_BCHW).cpu()
-    cosine_BKHW = segmenter.patch_cosines(image_BCHW)
+    cluster_HW = colour_clusters(image_CHW[None])[0]
+    cosine_KHW = patch_cosines(regions)
     labels = {
-        "one_label": np.stack([largest_object(truth_HW, segmenter.has_background) for truth_HW in truth_BHW]),
-        "colour_clusters": _name_clusters(segmenter, cluster_BHW.to(cosine_BKHW.device), cosine_BKHW).cpu().numpy(),
-        "patches": _name_pixels(segmenter, cosine_BKHW).cpu().numpy(),
-        "groups_oracle": name_by_truth(group_BHW.numpy(), truth_BHW, num_classes),
-        "colour_clusters_oracle": name_by_truth(cluster_BHW.numpy(), truth_BHW, num_classes),
+        "one_label": largest_object(truth_HW, segmenter.has_background),
+        "colour_clusters": _name_clusters(segmenter, cluster_HW.to(cosine_KHW.device), cosine_KHW).cpu().numpy(),
+        "patches": segmenter.name(cosine_KHW.flatten(1).T[None])[0].view(truth_HW.shape).cpu().numpy(),
+        "groups_oracle": name_by_truth(group_map(regions).cpu().numpy(), truth_HW, num_classes),
+        "colour_clusters_oracle": name_by_truth(cluster_HW.numpy(), truth_HW, num_classes),
     }
     if segmenter.has_background:
-        labels["background"] = np.zeros(truth_BHW.shape, np.int64)
+        labels["background"] = np.zeros(truth_HW.shape, np.int64)
     return {name: labels[name] for name in BASELINES if name in labels}
 
 
@@ -100,19 +101,15 @@ def largest_object(truth_HW: NDArray[np.uint8], has_background: bool) -> Labels:
     return np.full(truth_HW.shape, count_C.argmax(), np.int64)
 
 
-def name_by_truth(region_BHW: Labels, truth_BHW: NDArray[np.uint8], num_classes: int) -> Labels:
+def name_by_truth(region_HW: Labels, truth_HW: NDArray[np.uint8], num_classes: int) -> Labels:
     """Return labels in which each region of an image has the class that most of its pixels truly have.
 
-    Shapes: [B, H, W] twice -> [B, H, W]. A region that is all void gets label 0, which counts nowhere.
+    Shapes: [H, W] twice -> [H, W]. A region that is all void gets label 0, which counts nowhere.
     """
-    label_BHW = np.empty_like(region_BHW)
-    for label_HW, region_HW, truth_HW in zip(label_BHW, region_BHW, truth_BHW, strict=True):
-        num_regions = int(region_HW.max()) + 1
-        counted = truth_HW != IGNORE
-        cell = region_HW[counted] * num_classes + truth_HW[counted]
-        count_RC = np.bincount(cell, minlength=num_regions * num_classes).reshape(num_regions, num_classes)
-        label_HW[:] = count_RC.argmax(1)[region_HW]
-    return label_BHW
+    counted = truth_HW != IGNORE
+    count_CR = count_pairs(truth_HW[counted], region_HW[counted], num_classes, int(region_HW.max()) + 1)
+    label_R: Labels = count_CR.argmax(0)
+    return label_R[region_HW]
 
 
 def _first_centres(pixel_BPC: Tensor, num_clusters: int, seed: int) -> Tensor:
@@ -135,14 +132,7 @@ def _nearest_centre(pixel_BPC: Tensor, centre_BKC: Tensor) -> Tensor:
     return (centre_BKC.square().sum(-1)[:, None] - 2 * pixel_BPC @ centre_BKC.mT).argmin(-1)
 
 
-def _name_clusters(segmenter: Segmenter, cluster_BHW: Tensor, cosine_BKHW: Tensor) -> Tensor:
-    cluster_BP = cluster_BHW.flatten(1)
-    member_BRP = one_hot(cluster_BP, NUM_CLUSTERS).mT.to(cosine_BKHW.dtype)
-    mean_BRK = member_BRP @ cosine_BKHW.flatten(2).mT / member_BRP.sum(-1, keepdim=True).clamp(min=1)
-    label_BR = segmenter.name(mean_BRK).argmax(-1)
-    return label_BR.take_along_dim(cluster_BP, 1).view(cluster_BHW.shape)
-
-
-def _name_pixels(segmenter: Segmenter, cosine_BKHW: Tensor) -> Tensor:
-    cosine_BHWK = cosine_BKHW.movedim(1, -1)
-    return segmenter.name(cosine_BHWK.flatten(1, 2)).argmax(-1).view(cosine_BHWK.shape[:-1])
+def _name_clusters(segmenter: Segmenter, cluster_HW: Tensor, cosine_KHW: Tensor) -> Tensor:
+    member_RP = one_hot(cluster_HW.flatten(), NUM_CLUSTERS).T.to(cosine_KHW.dtype)
+    mean_RK = member_RP @ cosine_KHW.flatten(1).T / member_RP.sum(-1, keepdim=True).clamp(min=1)
+    return segmenter.name(mean_RK[None])[0][cluster_HW]

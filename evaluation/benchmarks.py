@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from evaluation.coco import InstanceMask, read_instances
 from evaluation.metrics import IGNORE
 
 # Names as the release asks for them; the official list says diningtable, pottedplant and tvmonitor.
@@ -32,13 +33,14 @@ class Layout:
     images: str
     """folder of the images"""
     masks: str
-    """folder of the index masks, PNG files with the images' names"""
+    """folder of the index masks, PNG files with the images' names; or COCO's file of instances, and then its images"""
     list: str | None = None
     """file with an image name per line, without ending; None takes every mask's"""
 
 
 VOC = Layout("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/val.txt")
 CONTEXT = Layout("JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext/val.txt")
+COCO_OBJECT = Layout("images/val2017", "annotations/instances_val2017.json")
 COCO_STUFF = Layout("images/val2017", "annotations/val2017")
 ADE20K = Layout("images/validation", "annotations/validation")
 FOLDER = Layout("images", "masks")
@@ -54,8 +56,8 @@ class LabelledImages:
     """file names without ending, in the order of the list"""
     images: tuple[Path, ...]
     """file of each image"""
-    masks: tuple[Path, ...]
-    """file of each mask"""
+    masks: tuple[Path | InstanceMask, ...]
+    """mask of each image: an index picture, or instances to draw"""
     classes: tuple[str, ...]
     """names of the classes; a label is a position in it"""
     label_V: NDArray[np.int16]
@@ -64,17 +66,39 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that are read, each once."""
+        masks = (mask.path if isinstance(mask, InstanceMask) else mask for mask in self.masks)
+        return list(dict.fromkeys([*self.images, *masks]))
+
+    def size(self, position: int) -> tuple[int, int]:
+        """Return height and width of an image, told by its header.
+
+        Raises: ValueError when it is no image.
+        """
+        with _opened(self.images[position]) as image:
+            return image.height, image.width
+
     def read(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return image_HWC and truth_HW.
 
-        Raises: ValueError when the mask is no index picture, has another size, or has values outside the benchmark's.
+        Raises: ValueError when the image cannot be decoded, or when the mask is no index picture, has another size, or
+            has values outside the benchmark's.
         """
-        path = self.masks[position]
-        image_HWC = np.asarray(Image.open(self.images[position]).convert("RGB"))
-        mask = Image.open(path)
-        if mask.mode not in ("P", "L"):
-            raise ValueError(f"{path}: a picture of mode {mask.mode}; a mask holds one label per pixel (mode P or L)")
-        value_HW = np.asarray(mask)
+        mask = self.masks[position]
+        with _opened(self.images[position]) as image:
+            image_HWC = _decoded(self.images[position], image, "RGB")
+        if isinstance(mask, InstanceMask):
+            path, value_HW = mask.path, mask.draw()
+        else:
+            path = mask
+            with _opened(path) as picture:
+                if picture.mode not in ("P", "L"):
+                    raise ValueError(
+                        f"{path}: a picture of mode {picture.mode}; a mask holds one label per pixel (mode P or L)"
+                    )
+                value_HW = _decoded(path, picture, picture.mode)
         if value_HW.shape != image_HWC.shape[:2]:
             raise ValueError(f"{path}: {_size(value_HW)} pixels, but its image has {_size(image_HWC)}")
         label_HW = self.label_V[value_HW]
@@ -102,6 +126,8 @@ class Benchmark:
     """value of each class in a mask; None: its position"""
     void: tuple[int, ...] = ()
     """further values of a mask that count nowhere"""
+    unseen: tuple[str, ...] = ()
+    """classes that the zero-shot literature usually keeps from training; empty where it has no usual split"""
 
     def open(self, root: Path) -> LabelledImages:
         """Return the images of the folder, after a look that every file is there.
@@ -117,18 +143,19 @@ class Benchmark:
                 f"{root}: not a folder of {self.title}: looked for {', '.join(wanted)}; "
                 f"missing: {', '.join(missing)}; found: {', '.join(found) or 'nothing'}"
             )
+        classes = self.classes or read_classes(root / FOLDER_CLASSES)
+        if len(classes) > IGNORE:
+            raise ValueError(f"{root}: {len(classes)} classes, but masks of 8 bits tell at most {IGNORE} apart")
         source = root / (layout.list or layout.masks)
-        names = _listed(source)
+        names, masks = _masks(source, root / layout.masks, classes)
         if not names:
             raise ValueError(f"{source}: empty; expected image names, one per line without ending, or PNG masks")
-        masks = tuple(root / layout.masks / f"{name}.png" for name in names)
         images = tuple(_image_of(root / layout.images / name) for name in names)
         for kind, paths in (("image", images), ("mask", masks)):
-            if absent := [path for path in paths if not path.exists()]:
+            if absent := [path for path in paths if isinstance(path, Path) and not path.exists()]:
                 raise FileNotFoundError(
                     f"{source} lists {len(names)} images, but {len(absent)} have no {kind}, the first: {absent[0]}"
                 )
-        classes = self.classes or read_classes(root / FOLDER_CLASSES)
         return LabelledImages(root, names, images, masks, classes, self._labels(classes))
 
     def _labels(self, classes: tuple[str, ...]) -> NDArray[np.int16]:
@@ -144,16 +171,24 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 _CONTEXT_CLASSES = read_classes(CLASSES_DIR / "pascal_context_60.txt")
+_COCO_STUFF_CLASSES = read_classes(CLASSES_DIR / "coco_stuff_171.txt")
+_CONTEXT_UNSEEN = ("cow", "motorbike", "sofa", "cat")
 BENCHMARKS: dict[str, Benchmark] = {
-    "voc": Benchmark("PASCAL VOC 2012", VOC, VOC_CLASSES),
-    "context": Benchmark("PASCAL Context", CONTEXT, _CONTEXT_CLASSES),
+    "voc": Benchmark("PASCAL VOC 2012", VOC, VOC_CLASSES, unseen=("plant", "sheep", "sofa", "train", "monitor")),
+    "context": Benchmark("PASCAL Context", CONTEXT, _CONTEXT_CLASSES, unseen=_CONTEXT_UNSEEN),
     "context59": Benchmark(
-        "PASCAL Context without background", CONTEXT, _CONTEXT_CLASSES[1:], tuple(range(1, 60)), void=(0,)
+        "PASCAL Context without background",
+        CONTEXT,
+        _CONTEXT_CLASSES[1:],
+        tuple(range(1, 60)),
+        void=(0,),
+        unseen=_CONTEXT_UNSEEN,
     ),
+    "coco_object": Benchmark("COCO Object", COCO_OBJECT, ("background", *_COCO_STUFF_CLASSES[:80])),
     "coco_stuff": Benchmark(
         "COCO-Stuff 164k",
         COCO_STUFF,
-        read_classes(CLASSES_DIR / "coco_stuff_171.txt"),
+        _COCO_STUFF_CLASSES,
         tuple(value for value in range(182) if value not in COCO_STUFF_ABSENT),
     ),
     "ade20k": Benchmark(
@@ -162,7 +197,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "folder": Benchmark("a folder of images and masks", FOLDER, None),
     "scenes": Benchmark("drawn scenes", VOC, None),
 }
-"""Class names are those that the release asks for (its configs); COCO-Stuff's absent things are COCO's own gaps."""
+"""Class names are those that the release asks for (its configs); COCO-Stuff's absent things are COCO's own gaps.
+Unseen classes: SPNet's and ZS3's splits, the first of their kind (PUBLISHED.md: the paper does not state its own)."""
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -172,16 +208,38 @@ def get_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-def _listed(source: Path) -> tuple[str, ...]:
+def _masks(
+    source: Path, masks: Path, classes: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[Path | InstanceMask, ...]]:
+    """Return the names of the images, and their masks."""
+    if masks.suffix == ".json":
+        instances = read_instances(masks, classes)
+        return tuple(Path(one.image).stem for one in instances), tuple(instances)
     if source.is_file():
-        return tuple(source.read_text().split())
-    return tuple(sorted(path.stem for path in source.glob("*.png")))
+        names = tuple(source.read_text().split())
+    else:
+        names = tuple(sorted(path.stem for path in source.glob("*.png")))
+    return names, tuple(masks / f"{name}.png" for name in names)
 
 
 def _image_of(stem: Path) -> Path:
     """Return the image with this path but for its ending; where there is none, the first that was looked for."""
     candidates = [stem.with_name(f"{stem.name}{ending}") for ending in IMAGE_ENDINGS]
     return next((path for path in candidates if path.exists()), candidates[0])
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path}: not an image that can be read") from error
+
+
+def _decoded(path: Path, image: Image.Image, mode: str) -> NDArray[np.uint8]:
+    try:
+        return np.array(image.convert(mode))
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow's readers raise on a broken file
+        raise ValueError(f"{path}: broken ({error}); restore the file") from error
 
 
 def _size(array: NDArray[np.generic]) -> str:

@@ -12,7 +12,7 @@ class Protocol:
 
     shorter_side: int | None = None
     """shorter side to which images are resized first, in pixels; None keeps the image's own size"""
-    longest_side: int | None = None
+    longest_side: int | None = 1024
     """an image whose longer side would be longer than this, in pixels, is made smaller still; None sets no limit"""
     window: int | None = None
     """side of the sliding square window, in pixels of the resized image; None shows the whole image at once"""
@@ -24,10 +24,12 @@ class Protocol:
     """hard: a pixel belongs to its likeliest group; soft: to all groups, by their probabilities"""
     top_classes: int | None = None
     """classes that may be named: the k nearest to the whole image, asked twice as published (5); None allows all"""
-    background: Literal["threshold", "words"] = "threshold"
-    """rule for the class `background`: what no class claims surely enough, or what a background word claims best"""
+    background: Literal["threshold", "words", "confidence"] = "threshold"
+    """rule for the class `background`: regions whose best class has too little probability (the surest region of a
+    window always counts as an object), that a background word claims best, or whose classes are too evenly likely"""
     threshold: float = 0.95
-    """probability below which a region is background; the surest region of a window always counts as an object"""
+    """what makes a region background when it is below: the best probability, for the rule `threshold`, or one minus the
+    entropy of all, as a share of the highest possible, for `confidence`"""
     background_words: tuple[str, ...] = ()
     """things that count as background, for the rule `words`"""
     background_templates: tuple[str, ...] = ("the {}.",)
@@ -47,8 +49,6 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} = {value}: must be at least 1, or None")
-        if self.longest_side is not None and self.shorter_side is None:
-            raise ValueError(f"longest_side = {self.longest_side} has no effect without shorter_side; set both or none")
         if self.stride is not None and self.window is None:
             raise ValueError(f"stride = {self.stride} has no effect without a window; set window, or stride to None")
         if self.stride is not None and self.window is not None and self.stride > self.window:

@@ -1,25 +1,57 @@
-"""Segmentation by words: regions of an image are compared with names, windows are averaged.
+"""Segmentation by words: the groups of an image are compared with names, windows are averaged.
 
-Shapes: B images or windows, C classes, W background words, R regions (groups, patches or clusters), E embedding,
-H, W image size; h, w grid of patches.
+Shapes: B images or windows, K windows of an image, C classes, W background words, G groups, N patches, E embedding,
+H, W an image's size, or a window's; h, w a window's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize, one_hot
+from torch.nn.functional import interpolate, normalize
 
 from evaluation.config import Protocol
+from evaluation.naming import Named, contenders, is_background, name_regions
 from evaluation.prompts import check_names, embed_names
+from evaluation.windows import Window, cut, resized
 from model import OVSegmentor
 from model.config import IMAGE_MEAN, IMAGE_STD
 
 BACKGROUND = "background"
 PIXELS_PER_PASS = 32 * 224 * 224
 """pixels of the windows that go through the encoder together"""
+SCORES_AT_ONCE = 1 << 26
+"""numbers of the largest map of scores that is held while labels are found"""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """All that labels are made of: an image's groups, window by window, from one pass of the encoder."""
+
+    size: tuple[int, int]
+    """the image's own height and width"""
+    resized: tuple[int, int]
+    """height and width that the windows were cut from"""
+    windows: tuple[Window, ...]
+    """rows and columns of each window"""
+    share_KGN: Tensor
+    """share of each patch that falls to each group"""
+    grid: tuple[int, int]
+    """rows and columns of the patches"""
+    patch_size: int
+    """side of a patch in pixels of the resized image"""
+    group_KHW: Tensor
+    """the likeliest group of each pixel of a window"""
+    cosine_KGC: Tensor
+    """cosine of each group with classes and background words"""
+    image_cosine_KC: Tensor
+    """cosine of each whole window with classes and background words"""
+    patch_cosine_KNC: Tensor | None
+    """cosine of each patch, as a group of its own, with classes and background words; None unless asked for"""
 
 
 class Segmenter:
@@ -51,106 +83,160 @@ class Segmenter:
             names = classes[1:] if self.has_background else classes
             check_names(names)
             self.class_CE = embed_names(model, names, self.protocol.templates)
-        self.word_WE: Tensor | None = None
-        if self.has_background and self.protocol.background == "words":
-            self.word_WE = embed_names(model, self.protocol.background_words, self.protocol.background_templates)
+        words = self.protocol.background_words if self.has_background else ()
+        self.name_KE = self.class_CE
+        if words:
+            word_WE = embed_names(model, words, self.protocol.background_templates)
+            self.name_KE = torch.cat([self.class_CE, word_WE])
 
     @property
     def num_classes(self) -> int:
         """Channels of the logits: all classes, background included."""
         return len(self.class_CE) + self.has_background
 
-    @torch.inference_mode()
-    def logits(self, image_BCHW: Tensor) -> Tensor:
-        """Return scores of the classes (probabilities, averaged over windows) at the images' own size.
-
-        Shapes: image_BCHW [B, 3, H, W], uint8, or float and normalised as encode_image takes it -> [B, C, H, W].
-        """
-        return slide(self._prepare(image_BCHW), self._score_groups, self.protocol, image_BCHW.shape[-2:])
+    @property
+    def num_words(self) -> int:
+        """Background words."""
+        return len(self.name_KE) - len(self.class_CE)
 
     def segment(self, image_BCHW: Tensor) -> Tensor:
         """Return the label of every pixel, the position of its best class.
 
-        Shapes: image_BCHW [B, 3, H, W] -> [B, H, W] int64.
+        Shapes: image_BCHW [B, 3, H, W], uint8, or float and normalised as encode_image takes it -> [B, H, W] int64.
         """
-        return self.logits(image_BCHW).argmax(1)
+        return torch.stack([self.label(regions) for regions in self.regions(_checked_images(image_BCHW))])
 
-    @torch.inference_mode()
+    def logits(self, image_BCHW: Tensor) -> Tensor:
+        """Return scores of the classes (probabilities, averaged over windows) at the images' own size.
+
+        `segment` needs far less memory for many classes. Shapes: image_BCHW [B, 3, H, W] -> [B, C, H, W].
+        """
+        return torch.stack([self.scores(regions) for regions in self.regions(_checked_images(image_BCHW))])
+
     def groups(self, image_BCHW: Tensor) -> Tensor:
         """Return the group of every pixel, numbered through all windows; each pixel asks the window nearest to it.
 
         Shapes: image_BCHW [B, 3, H, W] -> [B, H, W] int64.
         """
-        prepared_BCHW = self._prepare(image_BCHW)
-        rows, columns = _windows(prepared_BCHW, self.protocol)
-        owner_H, owner_W = (_nearest(windows, prepared_BCHW) for windows in (rows, columns))
-        group_BHW = torch.zeros_like(prepared_BCHW[:, 0], dtype=torch.int64)
-        for position, (row, column) in enumerate((row, column) for row in rows for column in columns):
-            window_BCHW = prepared_BCHW[..., row, column]
-            features = self.model.encode_image(window_BCHW)
-            soft_BGN = features.assignment.soft_BGN
-            chosen_BHW = self._to_pixels(soft_BGN, features.grid, window_BCHW).argmax(1) + position * soft_BGN.shape[1]
-            mine_HW = (owner_H[row, None] == row.start) & (owner_W[None, column] == column.start)
-            group_BHW[..., row, column] = torch.where(mine_HW, chosen_BHW, group_BHW[..., row, column])
-        return interpolate(group_BHW[:, None].float(), image_BCHW.shape[-2:], mode="nearest-exact")[:, 0].long()
+        return torch.stack([group_map(regions) for regions in self.regions(_checked_images(image_BCHW))])
 
     @torch.inference_mode()
-    def patch_cosines(self, image_BCHW: Tensor) -> Tensor:
-        """Return the cosine of each pixel's patch with classes and background words: what is known without groups.
+    def regions(self, images: Sequence[Tensor], with_patches: bool = False) -> list[Regions]:
+        """Return the regions of images of any sizes: the only pass of the encoder that labels need.
 
-        Shapes: image_BCHW [B, 3, H, W] -> [B, C + W, H, W] (no channel for background itself).
+        Windows of one size go through it together, whichever image they are of. `with_patches` asks the encoder again
+        for each patch as a group of its own.
+        Shapes: images [3, H, W] each, uint8, or float and normalised as encode_image takes it.
         """
+        prepared = [self._prepare(image_CHW) for image_CHW in images]
+        cuts = [cut(image_CHW.shape[1], image_CHW.shape[2], self.protocol) for image_CHW in prepared]
+        places = [(image, window) for image, windows in enumerate(cuts) for window in windows]
+        by_size: dict[tuple[int, ...], list[tuple[int, Window]]] = {}
+        for image, window in places:
+            by_size.setdefault(prepared[image][(slice(None), *window)].shape, []).append((image, window))
+        seen: list[list[_Seen]] = [[] for _ in images]
+        for (_, height, width), same in by_size.items():
+            per_pass = max(1, PIXELS_PER_PASS // (height * width))
+            for start in range(0, len(same), per_pass):
+                batch = same[start : start + per_pass]
+                window_BCHW = torch.stack([prepared[image][(slice(None), *window)] for image, window in batch])
+                for (image, _), one in zip(batch, self._see(window_BCHW, with_patches), strict=True):
+                    seen[image].append(one)
+        return [
+            self._joined(whole, small, windows, ones)
+            for whole, small, windows, ones in zip(images, prepared, cuts, seen, strict=True)
+        ]
 
-        def score(window_BCHW: Tensor) -> Tensor:
-            cosine_BNC = self.cosine(self.model.patch_embedding(window_BCHW))
-            return self._to_pixels(cosine_BNC.mT, self.model.grid(window_BCHW), window_BCHW)
+    @torch.inference_mode()
+    def label(self, regions: Regions, protocol: Protocol | None = None) -> Tensor:
+        """Return the label of every pixel of an image. Shapes: -> [H, W] int64.
 
-        return slide(self._prepare(image_BCHW), score, self.protocol, image_BCHW.shape[-2:])
+        Another protocol than the segmenter's may name the regions otherwise (assignment, top classes, background); how
+        the image was cut is settled.
+        """
+        protocol = protocol or self.protocol
+        named = self._named(regions, protocol)
+        best_HW, label_HW = _best(regions, named.class_KRC, protocol)
+        if named.background_KR is None:
+            return label_HW
+        return _with_background(regions, best_HW, label_HW, named.background_KR, protocol)
+
+    @torch.inference_mode()
+    def sweep(self, regions: Regions, protocol: Protocol, thresholds: Sequence[float]) -> Iterator[Tensor]:
+        """Yield the labels under each threshold, [H, W] int64; what all have in common is done once.
+
+        Neighbours that are equal are the same tensor.
+        """
+        named = self._named(regions, protocol)
+        if named.surety_KR is None:
+            raise ValueError(
+                f"background = {protocol.background!r} has no threshold to vary, or there is no background"
+            )
+        best_HW, label_HW = _best(regions, named.class_KRC, protocol)
+        before_KR: Tensor | None = None
+        for threshold in thresholds:
+            unsure_KR = is_background(named.surety_KR, replace(protocol, threshold=threshold))
+            if before_KR is None or not torch.equal(unsure_KR, before_KR):
+                found_HW = _with_background(regions, best_HW, label_HW, unsure_KR.to(best_HW.dtype), protocol)
+            before_KR = unsure_KR
+            yield found_HW
+
+    @torch.inference_mode()
+    def scores(self, regions: Regions) -> Tensor:
+        """Return the scores of all classes at every pixel of an image, background first. Shapes: -> [C, H, W]."""
+        named = self._named(regions, self.protocol)
+        score_KGC = named.class_KRC
+        if named.background_KR is not None:
+            score_KGC = torch.cat([named.background_KR[..., None], score_KGC], -1)
+        return spread(regions, score_KGC, self.protocol)
 
     def cosine(self, embedding_BRE: Tensor) -> Tensor:
         """Return cosines with all classes and background words. Shapes: [..., E] -> [..., C + W]."""
-        name_KE = self.class_CE if self.word_WE is None else torch.cat([self.class_CE, self.word_WE])
-        return normalize(embedding_BRE, dim=-1) @ name_KE.T
+        return normalize(embedding_BRE, dim=-1) @ self.name_KE.T
 
     @torch.inference_mode()
-    def name(self, cosine_BRC: Tensor, image_cosine_BC: Tensor | None = None) -> Tensor:
-        """Return the classes' probabilities of regions, background first where there is one.
+    def name(self, cosine_BRC: Tensor) -> Tensor:
+        """Return the label of regions that are no groups of the model's, by the protocol's background rule.
 
-        `image_cosine_BC`, of the whole image, is asked which classes may be named when the protocol limits them.
-        Shapes: cosines [B, R, C + W] -> [B, R, C].
+        Every class may be named, whatever the protocol's `top_classes`.
+        Shapes: cosines [B, R, C + W] -> [B, R] int64.
         """
-        num_named = len(self.class_CE)
-        logit_BRC = cosine_BRC * self.model.scale()
-        if self.word_WE is not None:
-            word_BR1 = logit_BRC[..., num_named:].amax(-1, keepdim=True)
-            logit_BRC = torch.cat([word_BR1, logit_BRC[..., :num_named]], -1)
-        probability_BRC = logit_BRC.softmax(-1)
-        if self.protocol.top_classes is not None and image_cosine_BC is not None:
-            allowed_BC = _top(image_cosine_BC[:, :num_named], self.protocol.top_classes)
-            if self.word_WE is not None:
-                allowed_BC = torch.cat([torch.ones_like(allowed_BC[:, :1]), allowed_BC], -1)
-            probability_BRC = probability_BRC * logit_BRC.masked_fill(~allowed_BC[:, None], -torch.inf).softmax(-1)
-        if self.has_background and self.word_WE is None:
-            best_BR = probability_BRC.amax(-1)
-            limit_B1 = best_BR.amax(-1, keepdim=True).clamp(max=self.protocol.threshold)
-            unsure_BR1 = (best_BR < limit_B1)[..., None].to(probability_BRC.dtype)
-            probability_BRC = torch.cat([unsure_BR1, probability_BRC], -1)
-        return probability_BRC
+        named = name_regions(cosine_BRC, None, self.model.scale(), self.num_words, self.protocol, self.has_background)
+        score_BRC = named.class_KRC
+        if named.background_KR is not None:
+            score_BRC = torch.cat([named.background_KR[..., None], score_BRC], -1)
+        return score_BRC.argmax(-1)
 
-    def _prepare(self, image_BCHW: Tensor) -> Tensor:
-        if image_BCHW.ndim != 4 or image_BCHW.shape[1] != 3 or 0 in image_BCHW.shape:
-            raise ValueError(f"image_BCHW: expected images [batch, 3, height, width], found {tuple(image_BCHW.shape)}")
-        image_BCHW = image_BCHW.to(self.model.logit_scale.device)
-        has_pixels = image_BCHW.dtype == torch.uint8
-        if has_pixels:
-            image_BCHW = image_BCHW / 255
-        size = resized(image_BCHW.shape[-2], image_BCHW.shape[-1], self.protocol)
-        if size != tuple(image_BCHW.shape[-2:]):
-            image_BCHW = interpolate(image_BCHW, size, mode="bilinear", antialias=True)
-        if has_pixels:
-            mean_C11, std_C11 = (image_BCHW.new_tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
-            image_BCHW = (image_BCHW - mean_C11) / std_C11
-        return image_BCHW
+    def windows(self, height: int, width: int) -> tuple[Window, ...]:
+        """Return the windows, in resized pixels, that an image of this size is cut into."""
+        return cut(*self._resized(height, width), self.protocol)
+
+    def _named(self, regions: Regions, protocol: Protocol) -> Named:
+        return name_regions(
+            regions.cosine_KGC,
+            regions.image_cosine_KC,
+            self.model.scale(),
+            self.num_words,
+            protocol,
+            self.has_background,
+        )
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        return resized(height, width, self.protocol, least=self.model.config.image.patch_size)
+
+    def _prepare(self, image_CHW: Tensor) -> Tensor:
+        height, width = image_CHW.shape[-2:]
+        size = self._resized(height, width)
+        if size != (height, width):
+            # Where the image is: a photograph of many megapixels is made small before it goes to a GPU.
+            image_CHW = interpolate(image_CHW[None], size, mode="bilinear", antialias=True)[0]
+        image_CHW = image_CHW.to(self.model.logit_scale.device)
+        if image_CHW.dtype != torch.uint8:
+            return image_CHW
+        mean_C11, std_C11 = (
+            torch.tensor(values, device=image_CHW.device).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD)
+        )
+        return (image_CHW / 255 - mean_C11) / std_C11
 
     def _checked(self, class_CE: Tensor) -> Tensor:
         width = self.model.config.embedding_width
@@ -158,88 +244,159 @@ class Segmenter:
             raise ValueError(f"classes: expected vectors [classes, {width}], found {tuple(class_CE.shape)}")
         return class_CE.to(self.model.logit_scale.device)
 
-    def _score_groups(self, window_BCHW: Tensor) -> Tensor:
+    def _see(self, window_BCHW: Tensor, with_patches: bool) -> list[_Seen]:
         features = self.model.encode_image(window_BCHW)
-        score_BGC = self.name(self.cosine(features.group_embedding_BGE), self.cosine(features.embedding_BE))
-        share_BGHW = self._to_pixels(features.assignment.soft_BGN, features.grid, window_BCHW)
-        if self.protocol.assignment == "hard":
-            share_BGHW = one_hot(share_BGHW.argmax(1), share_BGHW.shape[1]).movedim(-1, 1).to(score_BGC.dtype)
-        return torch.einsum("bgc,bghw->bchw", score_BGC, share_BGHW)
-
-    def _to_pixels(self, value_BKN: Tensor, grid: tuple[int, int], window_BCHW: Tensor) -> Tensor:
-        # Patches may reach beyond the window: that is cut off again. If they end before it, they are stretched over it.
+        soft_BGN = features.assignment.soft_BGN
         height, width = window_BCHW.shape[-2:]
-        side = self.model.config.image.patch_size
-        size = (max(height, grid[0] * side), max(width, grid[1] * side))
-        value_BKHW = value_BKN.reshape(*value_BKN.shape[:2], *grid)
-        return interpolate(value_BKHW, size, mode="bilinear")[..., :height, :width]
+        soft_BGHW = to_pixels(soft_BGN, features.grid, (height, width), self.model.config.image.patch_size)
+        patch_BNC = [None] * len(window_BCHW)
+        if with_patches:
+            patch_BNC = list(self.cosine(self.model.patch_embedding(window_BCHW)))
+        parts = (
+            soft_BGN,
+            soft_BGHW.argmax(1).int(),
+            self.cosine(features.group_embedding_BGE),
+            self.cosine(features.embedding_BE),
+            patch_BNC,
+        )
+        return [_Seen(features.grid, *one) for one in zip(*parts, strict=True)]
+
+    def _joined(self, image_CHW: Tensor, small_CHW: Tensor, windows: tuple[Window, ...], seen: list[_Seen]) -> Regions:
+        patches = [one.patch_cosine_NC for one in seen if one.patch_cosine_NC is not None]
+        return Regions(
+            size=(image_CHW.shape[-2], image_CHW.shape[-1]),
+            resized=(small_CHW.shape[-2], small_CHW.shape[-1]),
+            windows=windows,
+            share_KGN=torch.stack([one.share_GN for one in seen]),
+            grid=seen[0].grid,
+            patch_size=self.model.config.image.patch_size,
+            group_KHW=torch.stack([one.group_HW for one in seen]),
+            cosine_KGC=torch.stack([one.cosine_GC for one in seen]),
+            image_cosine_KC=torch.stack([one.image_cosine_C for one in seen]),
+            patch_cosine_KNC=torch.stack(patches) if patches else None,
+        )
 
 
-def slide(
-    image_BCHW: Tensor, score: Callable[[Tensor], Tensor], protocol: Protocol, size: Sequence[int] | None = None
-) -> Tensor:
-    """Return a map averaged over the windows of an image, resized to `size`.
+class _Seen(NamedTuple):
+    """What one window gave; see Regions."""
 
-    Windows of all images go through `score` in batches. Shapes: score: window [B, 3, h, w] -> [B, K, h, w].
+    grid: tuple[int, int]
+    share_GN: Tensor
+    group_HW: Tensor
+    cosine_GC: Tensor
+    image_cosine_C: Tensor
+    patch_cosine_NC: Tensor | None
+
+
+def spread(regions: Regions, score_KGC: Tensor, protocol: Protocol) -> Tensor:
+    """Return scores of groups as a map at the image's own size. Shapes: [K, G, C] -> [C, H, W]."""
+
+    def map_of(window: int) -> Tensor:
+        group_HW = regions.group_KHW[window]
+        if protocol.assignment == "hard":
+            return score_KGC[window].T.index_select(1, group_HW.flatten()).view(-1, *group_HW.shape)
+        share_GHW = to_pixels(regions.share_KGN[window, None], regions.grid, group_HW.shape, regions.patch_size)[0]
+        return torch.einsum("gc,ghw->chw", score_KGC[window], share_GHW)
+
+    return mosaic(regions, map_of)
+
+
+def patch_cosines(regions: Regions) -> Tensor:
+    """Return the cosine of each pixel's patch with classes and background words: what is known without groups.
+
+    Shapes: -> [C + W, H, W] (no channel for background itself).
     """
-    rows, columns = _windows(image_BCHW, protocol)
-    places = [(image, row, column) for row in rows for column in columns for image in range(len(image_BCHW))]
-    window_area = (rows[0].stop - rows[0].start) * (columns[0].stop - columns[0].start)
-    per_pass = max(1, PIXELS_PER_PASS // window_area)
-    total_BKHW: Tensor | None = None
-    count_HW = image_BCHW.new_zeros(image_BCHW.shape[-2:])
-    for start in range(0, len(places), per_pass):
-        batch = places[start : start + per_pass]
-        scored_BKHW = score(torch.stack([image_BCHW[image, :, row, column] for image, row, column in batch]))
-        if total_BKHW is None:
-            total_BKHW = scored_BKHW.new_zeros(len(image_BCHW), scored_BKHW.shape[1], *image_BCHW.shape[-2:])
-        for (image, row, column), scored_KHW in zip(batch, scored_BKHW, strict=True):
-            total_BKHW[image, :, row, column] += scored_KHW
-    for row in rows:
-        for column in columns:
-            count_HW[row, column] += 1
-    assert total_BKHW is not None
-    mean_BKHW = total_BKHW / count_HW
-    if size is None or tuple(size) == tuple(mean_BKHW.shape[-2:]):
-        return mean_BKHW
-    return interpolate(mean_BKHW, tuple(size), mode="bilinear")
-
-
-def resized(height: int, width: int, protocol: Protocol) -> tuple[int, int]:
-    """Return the size that the protocol gives an image before anything is cut from it."""
-    if protocol.shorter_side is None:
-        return height, width
-    scale = protocol.shorter_side / min(height, width)
-    if protocol.longest_side is not None:
-        scale = min(scale, protocol.longest_side / max(height, width))
-    return round(height * scale), round(width * scale)
-
-
-def window_slices(length: int, window: int | None, stride: int | None) -> list[slice]:
-    """Return the windows along one side; the last one is shifted back so that it ends with the image."""
-    if window is None or window >= length:
-        return [slice(0, length)]
-    step = stride or window
-    starts = [*range(0, length - window, step), length - window]
-    return [slice(start, start + window) for start in starts]
-
-
-def _windows(image_BCHW: Tensor, protocol: Protocol) -> tuple[list[slice], list[slice]]:
-    height, width = image_BCHW.shape[-2:]
-    return (
-        window_slices(height, protocol.window, protocol.stride),
-        window_slices(width, protocol.window, protocol.stride),
+    cosine_KNC = regions.patch_cosine_KNC
+    assert cosine_KNC is not None, "the regions were made without patches"
+    window_size = regions.group_KHW.shape[-2:]
+    return mosaic(
+        regions, lambda window: to_pixels(cosine_KNC[window, None].mT, regions.grid, window_size, regions.patch_size)[0]
     )
 
 
-def _nearest(windows: list[slice], like: Tensor) -> Tensor:
+def mosaic(regions: Regions, map_of: Callable[[int], Tensor]) -> Tensor:
+    """Return the maps of the windows at the image's own size, averaged where windows overlap.
+
+    Shapes: map_of: window -> [C, h, w] -> [C, H, W].
+    """
+    total_CHW: Tensor | None = None
+    count_HW = regions.cosine_KGC.new_zeros(regions.resized)
+    for number, (rows, columns) in enumerate(regions.windows):
+        map_CHW = map_of(number)
+        if total_CHW is None:
+            total_CHW = map_CHW.new_zeros(len(map_CHW), *regions.resized)
+        total_CHW[:, rows, columns] += map_CHW
+        count_HW[rows, columns] += 1
+    assert total_CHW is not None
+    mean_CHW = total_CHW / count_HW
+    if regions.resized == regions.size:
+        return mean_CHW
+    return interpolate(mean_CHW[None], regions.size, mode="bilinear")[0]
+
+
+def group_map(regions: Regions) -> Tensor:
+    """Return the group of every pixel, numbered through all windows; each pixel asks the window nearest to it.
+
+    Shapes: -> [H, W] int64.
+    """
+    num_groups = regions.share_KGN.shape[1]
+    group_HW = regions.group_KHW.new_zeros(regions.resized, dtype=torch.int64)
+    owner_H = _nearest([rows for rows, _ in regions.windows], group_HW)
+    owner_W = _nearest([columns for _, columns in regions.windows], group_HW)
+    for number, (rows, columns) in enumerate(regions.windows):
+        mine_HW = (owner_H[rows, None] == rows.start) & (owner_W[None, columns] == columns.start)
+        chosen_HW = regions.group_KHW[number] + number * num_groups
+        group_HW[rows, columns] = torch.where(mine_HW, chosen_HW, group_HW[rows, columns])
+    return interpolate(group_HW[None, None].float(), regions.size, mode="nearest-exact")[0, 0].long()
+
+
+def to_pixels(value_BKN: Tensor, grid: tuple[int, int], size: Sequence[int], patch_size: int) -> Tensor:
+    """Return values of patches as a map of pixels. Shapes: [B, K, N] -> [B, K, h, w].
+
+    Patches may reach beyond the window: that is cut off again. If they end before it, they are stretched over it.
+    """
+    height, width = size
+    reach = (max(height, grid[0] * patch_size), max(width, grid[1] * patch_size))
+    value_BKHW = value_BKN.reshape(*value_BKN.shape[:2], *grid)
+    return interpolate(value_BKHW, reach, mode="bilinear")[..., :height, :width]
+
+
+def _best(regions: Regions, class_KGC: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """Return each pixel's best score and its class, [H, W] each; as many classes at once as memory is meant to hold."""
+    chosen_C = contenders(class_KGC.flatten(0, 1))
+    per_pass = max(1, SCORES_AT_ONCE // (regions.size[0] * regions.size[1]))
+    best_HW: Tensor | None = None
+    for start in range(0, len(chosen_C), per_pass):
+        class_C = chosen_C[start : start + per_pass]
+        score_HW, position_HW = spread(regions, class_KGC[..., class_C], protocol).max(0)
+        found_HW = class_C[position_HW]
+        if best_HW is None:
+            best_HW, label_HW = score_HW, found_HW
+        else:
+            label_HW = torch.where(score_HW > best_HW, found_HW, label_HW)
+            best_HW = torch.maximum(score_HW, best_HW)
+    assert best_HW is not None
+    return best_HW, label_HW
+
+
+def _with_background(
+    regions: Regions, best_HW: Tensor, label_HW: Tensor, background_KG: Tensor, protocol: Protocol
+) -> Tensor:
+    """Return labels with background as label 0, which wins a tie as the first class."""
+    background_HW = spread(regions, background_KG[..., None], protocol)[0]
+    return torch.where(background_HW >= best_HW, 0, label_HW + 1)
+
+
+def _checked_images(image_BCHW: Tensor) -> Sequence[Tensor]:
+    if image_BCHW.ndim != 4 or image_BCHW.shape[1] != 3 or 0 in image_BCHW.shape:
+        raise ValueError(f"image_BCHW: expected images [batch, 3, height, width], found {tuple(image_BCHW.shape)}")
+    return list(image_BCHW)
+
+
+def _nearest(windows: Sequence[slice], like: Tensor) -> Tensor:
     # Start of the window whose middle is nearest, for each pixel along one side.
-    middle_K = like.new_tensor([(window.start + window.stop - 1) / 2 for window in windows])
-    start_K = torch.tensor([window.start for window in windows], device=like.device)
-    pixel_L = torch.arange(windows[-1].stop, device=like.device)
+    distinct = sorted({(window.start, window.stop) for window in windows})
+    middle_K = torch.tensor([(start + stop - 1) / 2 for start, stop in distinct], device=like.device)
+    start_K = torch.tensor([start for start, _ in distinct], device=like.device)
+    pixel_L = torch.arange(distinct[-1][1], device=like.device)
     return start_K[(pixel_L[:, None] - middle_K).abs().argmin(1)]
-
-
-def _top(cosine_BC: Tensor, count: int) -> Tensor:
-    position_BK = cosine_BC.topk(min(count, cosine_BC.shape[-1]), -1).indices
-    return torch.zeros_like(cosine_BC, dtype=torch.bool).scatter(-1, position_BK, True)

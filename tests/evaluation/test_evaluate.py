@@ -78,17 +78,17 @@ def test_a_killed_evaluation_goes_on_where_it_was(
 ) -> None:
     monkeypatch.setattr("evaluation.evaluate.IMAGES_PER_PART", 1)
     whole = evaluate({"untrained": oracle_model}, "scenes", benchmark_dir, tmp_path / "whole", WORDS)
-    segment = evaluation.segment.Segmenter.segment
+    label = evaluation.segment.Segmenter.label
     calls: list[int] = []
 
     def dies_at_the_third(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return segment(*arguments)
+        return label(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation.segment.Segmenter, "segment", dies_at_the_third)
+        patch.setattr(evaluation.segment.Segmenter, "label", dies_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             evaluate({"untrained": oracle_model}, "scenes", benchmark_dir, tmp_path / "out", WORDS)
     parts = sorted((tmp_path / "out/parts").iterdir())

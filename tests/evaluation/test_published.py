@@ -31,7 +31,7 @@ def _number(cell: str) -> float | None:
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize(("column", "benchmark"), enumerate(BENCHMARKS, 5))
+@pytest.mark.parametrize(("column", "benchmark"), [*enumerate(BENCHMARKS, 5)])
 def test_transfer_figures_are_those_of_the_source(shared: Path, column: int, benchmark: str) -> None:
     rows = _tables(shared / "reference/PUBLISHED.md")[0]
     expected = [

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from evaluation.config import Protocol
-from evaluation.segment import Segmenter, slide, window_slices
+from evaluation.segment import Segmenter, mosaic
 
 CLASSES = ["background", "cat", "dog", "bus"]
 WORDS = Protocol(background="words", background_words=("grass",))
@@ -33,7 +33,7 @@ def test_the_surest_region_is_an_object_whatever_the_threshold(oracle_model: Any
     segmenter = Segmenter(oracle_model, CLASSES, Protocol(threshold=1.0))
     cosine_BRC = torch.tensor([[[0.6, 0.0, 0.0], [0.5, 0.0, 0.0]]])
     oracle_model.scale = lambda: 1.0
-    assert segmenter.name(cosine_BRC).argmax(-1).tolist() == [[1, 0]]
+    assert segmenter.name(cosine_BRC).tolist() == [[1, 0]]
 
 
 def test_without_background_the_labels_are_the_classes(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
@@ -66,18 +66,12 @@ def test_windows_of_all_images_share_one_pass(oracle_model: Any, scene: np.ndarr
     assert oracle_model.passes == 1
 
 
-def test_slide_averages_where_windows_overlap() -> None:
-    # One row of 6 pixels, windows of 4 with stride 2: [0, 4) and [2, 6). Each window answers with its first pixel.
-    image_BCHW = torch.arange(24, dtype=torch.float32).view(1, 1, 4, 6).expand(1, 3, 4, 6)
-    protocol = Protocol(window=4, stride=2)
-    mean_BKHW = slide(image_BCHW, lambda window: window[:, :1, :1, :1].expand(-1, 1, 4, 4), protocol)
-    assert mean_BKHW[0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2]
-
-
-def test_the_last_window_ends_with_the_image() -> None:
-    assert window_slices(10, 4, 3) == [slice(0, 4), slice(3, 7), slice(6, 10)]
-    assert window_slices(9, 4, 3) == [slice(0, 4), slice(3, 7), slice(5, 9)]
-    assert window_slices(4, 4, 2) == window_slices(4, None, None) == window_slices(4, 8, 8) == [slice(0, 4)]
+def test_maps_are_averaged_where_windows_overlap(oracle_model: Any, as_batch: AsBatch) -> None:
+    # One row of 6 pixels, windows of 4 with stride 2: [0, 4) and [2, 6). The first answers 0 everywhere, the second 2.
+    segmenter = Segmenter(oracle_model, CLASSES, Protocol(window=4, stride=2))
+    regions = segmenter.regions(as_batch(np.zeros((4, 6), np.uint8)))[0]
+    mean_CHW = mosaic(regions, lambda window: torch.full((1, 4, 4), 2.0 * window))
+    assert mean_CHW[0].tolist() == [[0, 0, 1, 1, 2, 2]] * 4
 
 
 def test_patches_are_spread_over_their_pixels(patchy_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
