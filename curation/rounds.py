@@ -41,9 +41,11 @@ class Shards(Protocol):
     """Images to fetch (`curation.image_list.IMAGES`), cut into shards by key."""
 
     @property
-    def num_shards(self) -> int: ...  # noqa: D102
+    def num_shards(self) -> int:
+        """Number of shards."""
 
-    def shard(self, number: int) -> pa.Table: ...  # noqa: D102
+    def shard(self, number: int) -> pa.Table:
+        """Return the images of a shard, rows of `IMAGES`."""
 
 
 class LateList:

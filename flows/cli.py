@@ -7,10 +7,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.cluster import prefect_server, ray_cluster
 from flows.settings import with_settings
@@ -18,6 +18,8 @@ from flows.settings import with_settings
 if TYPE_CHECKING:
     from flows.recipes import PipelineConfig
     from model import OVSegmentor
+
+Add = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
 
 # Rooms are imported by the command that needs them: `ovseg --help` and `ovseg entities` should not load torch.
 
@@ -157,10 +159,10 @@ def _pairs(options: argparse.Namespace) -> None:
 
 def _embed(options: argparse.Namespace) -> None:
     from curation.embeddings import EmbedConfig
-    from flows.embed import embed_data
+    from flows.embed import embed
 
     config = replace(with_settings(EmbedConfig(), options.settings), of=options.of)
-    manifest = embed_data(options.data_dir, options.model, config, options.device, options.batch_size)
+    manifest = embed.fn(options.data_dir, options.model, config, options.device, options.batch_size)
     _print_counts({"images": manifest.rows, **manifest.counts})
 
 
@@ -250,26 +252,34 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ovseg", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
 
-    def add(name: str, command: Any, text: str, *, settings: bool = True) -> argparse.ArgumentParser:
+    def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
         added.set_defaults(command=command)
-        if settings:
-            added.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
         return added
 
-    def add_plan(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--plan", action="store_true", help="say rows, disk, network and time, and do nothing")
+    _add_recipes(add)
+    _add_captions(add)
+    _add_images(add)
+    _add_queries(add)
+    _add_models(add)
+    return parser
 
-    def add_recipe(added: argparse.ArgumentParser) -> None:
-        added.add_argument("recipe", help="a name that `ovseg recipes` lists")
-        added.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
 
-    add("recipes", _recipes, "list the recipes, with command and cost", settings=False)
+def _add_recipes(add: Add) -> None:
+    add("recipes", _recipes, "list the recipes, with command and cost")
+
     run = add("run", _run, "run a recipe from captions to report; the same command again resumes it")
-    add_recipe(run)
+    _recipe_of(run)
     run.add_argument("--out", type=Path, help="folder of the run (default runs/RECIPE)")
-    add_plan(run)
+    _plan(run)
 
+    train = add("train", _train, "train both phases of a recipe on a data folder")
+    _recipe_of(train)
+    train.add_argument("--data", dest="data_dir", type=Path, required=True, metavar="DIR", help="data folder")
+    train.add_argument("--out", type=Path, required=True, help="folder for phase1/ and phase2/")
+
+
+def _add_captions(add: Add) -> None:
     ingest = add("ingest", _ingest, "read a caption table into DIR/captions")
     ingest.add_argument(
         "table",
@@ -280,60 +290,55 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument(
         "--remove", dest="removed", metavar="FILE", help="take out rows with an address, domain or key of this list"
     )
-    add_plan(ingest)
     ingest.add_argument("--subset", metavar="FILE", help="keep the captions of this subset manifest only")
+    _settings(ingest)
+    _plan(ingest)
 
-    subset = add(
-        "subset", _subset, "write which captions DIR/entities holds, so that others can rebuild it", settings=False
-    )
-    subset.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
-    subset.add_argument("--out", type=Path, required=True, metavar="FILE", help="manifest to write (Parquet)")
+    parse = add("parse", _parse, "find the entities of DIR/captions; writes DIR/entities and DIR/postings")
+    _data(parse)
+    parse.add_argument("--nouns", action="store_true", help="write the spans of all nouns too")
+    _settings(parse)
+    _plan(parse)
 
-    card = add("card", _card, "print what all stages read, kept and left out; writes DIR/datacard.md", settings=False)
-    card.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
-
-    for name, command, text in (
-        ("parse", _parse, "find the entities of DIR/captions; writes DIR/entities and DIR/postings"),
-        ("download", _download, "fetch the images of DIR/entities into DIR/images"),
-        ("pairs", _pairs, "draw cross-image partners into DIR/pairs"),
-    ):
-        stage = add(name, command, text)
-        stage.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
-        if name != "pairs":
-            add_plan(stage)
-        if name == "parse":
-            stage.add_argument("--nouns", action="store_true", help="write the spans of all nouns too")
-        if name == "download":
-            stage.add_argument(
-                "--image-root", help="folder, or http(s) address, of the images that the table gives as paths"
-            )
-            stage.add_argument(
-                "--verify",
-                action="store_true",
-                help="fetch nothing: name damaged shards, so that the next call mends them",
-            )
-            stage.add_argument(
-                "--shards",
-                type=Path,
-                metavar="FOLDER",
-                help="fetch nothing: link the shards that img2dataset made there",
-            )
-
-    vocabulary = add("vocabulary", _vocabulary, "propose a vocabulary from the nouns of DIR/captions", settings=False)
-    vocabulary.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+    vocabulary = add("vocabulary", _vocabulary, "propose a vocabulary from the nouns of DIR/captions")
+    _data(vocabulary)
     vocabulary.add_argument("--top", type=int, default=100, help="nouns to propose (default 100)")
     vocabulary.add_argument("--captions", type=int, default=100_000, help="captions to read (default 100,000)")
     vocabulary.add_argument("--out", type=Path, metavar="FILE", help="TOML file to write (default: print it)")
 
+
+def _add_images(add: Add) -> None:
+    download = add("download", _download, "fetch the images of DIR/entities into DIR/images")
+    _data(download)
+    download.add_argument(
+        "--image-root", help="folder, or http(s) address, of the images that the table gives as paths"
+    )
+    instead = download.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--verify", action="store_true", help="fetch nothing: name damaged shards, so that the next call mends them"
+    )
+    instead.add_argument(
+        "--shards", type=Path, metavar="FOLDER", help="fetch nothing: link the shards that img2dataset made there"
+    )
+    _settings(download)
+    _plan(download)
+
     embed = add("embed", _embed, "embed the captions or images of DIR/images by a model, for pairs and searches")
-    embed.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+    _data(embed)
     embed.add_argument("model", type=Path, help="folder of a saved model")
     embed.add_argument("--of", choices=("captions", "images"), default="captions", help="what to embed")
     embed.add_argument("--device", help="torch's name of a device (default: a GPU if there is one)")
     embed.add_argument("--batch-size", type=int, default=128, help="captions or images at once (default 128)")
+    _settings(embed)
 
-    entities = add("entities", _entities, "count entities, or list the captions that match a query", settings=False)
-    entities.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+    pairs = add("pairs", _pairs, "draw cross-image partners into DIR/pairs")
+    _data(pairs)
+    _settings(pairs)
+
+
+def _add_queries(add: Add) -> None:
+    entities = add("entities", _entities, "count entities, or list the captions that match a query")
+    _data(entities)
     entities.add_argument("query", nargs="?", help='like "cat and (sofa or bed) and not dog"')
     entities.add_argument("--limit", type=int, default=20, help="most rows (default 20)")
     instead = entities.add_mutually_exclusive_group()
@@ -345,18 +350,22 @@ def _parser() -> argparse.ArgumentParser:
     entities.add_argument("--seed", type=int, default=0, help="seed of the sample (default 0)")
     entities.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
 
-    train = add("train", _train, "train both phases of a recipe on a data folder")
-    add_recipe(train)
-    train.add_argument("--data", dest="data_dir", type=Path, required=True, metavar="DIR", help="data folder")
-    train.add_argument("--out", type=Path, required=True, help="folder for phase1/ and phase2/")
+    subset = add("subset", _subset, "write which captions DIR/entities holds, so that others can rebuild it")
+    _data(subset)
+    subset.add_argument("--out", type=Path, required=True, metavar="FILE", help="manifest to write (Parquet)")
 
+    _data(add("card", _card, "print what all stages read, kept and left out; writes DIR/datacard.md"))
+
+
+def _add_models(add: Add) -> None:
     evaluate = add("evaluate", _evaluate, "measure a model on a benchmark")
     evaluate.add_argument("model", type=Path, help="folder of a saved model")
     evaluate.add_argument("--benchmark", required=True, help="name of the benchmark")
     evaluate.add_argument("--root", type=Path, required=True, help="folder of the benchmark")
     evaluate.add_argument("--out", type=Path, required=True, help="folder for evaluation.json and pictures")
+    _settings(evaluate)
 
-    convert = add("convert", _convert, "turn weights of others into a model folder", settings=False)
+    convert = add("convert", _convert, "turn weights of others into a model folder")
     convert.add_argument(
         "source", help="checkpoint file of OVSegmentor's authors, or folder or hub name of a GroupViT of transformers"
     )
@@ -365,9 +374,26 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--config", type=Path, metavar="YML", help="the authors' config (default: ViT-B, stage 2)")
     convert.add_argument("--text-config", help="folder or hub name of the text encoder's config (default: bert-base)")
 
-    report = add("report", _report, "write RUN/report/index.html anew", settings=False)
+    report = add("report", _report, "write RUN/report/index.html anew")
     report.add_argument("run", type=Path, help="folder of a run")
-    return parser
+
+
+def _recipe_of(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", help="a name that `ovseg recipes` lists")
+    command.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+    _settings(command)
+
+
+def _data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+
+
+def _settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
+
+
+def _plan(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--plan", action="store_true", help="say rows, disk, network and time, and do nothing")
 
 
 if __name__ == "__main__":

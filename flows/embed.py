@@ -14,7 +14,8 @@ from model.embed import Embedder
 from model.weights import WEIGHTS
 
 
-def embed_data(
+@flow(name="embed")
+def embed(
     data_dir: Path,
     model_dir: Path,
     config: EmbedConfig = EmbedConfig(),
@@ -38,15 +39,3 @@ def embed_data(
 
     embed_rows = captions if config.of == "captions" else images
     return write_embeddings(data_dir, embed_rows, file_digest(model_dir / WEIGHTS), config)
-
-
-@flow(name="embed")
-def embed(
-    data_dir: Path,
-    model_dir: Path,
-    config: EmbedConfig = EmbedConfig(),
-    device: str | None = None,
-    batch_size: int = 128,
-) -> Manifest:
-    """Embed every stored image, or its captions, by a saved model."""
-    return embed_data(data_dir, model_dir, config, device, batch_size)

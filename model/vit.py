@@ -113,8 +113,10 @@ class TokenMixer(MLP):
 
     def forward(self, token_BND: Tensor) -> Tensor:
         """Shapes: [B, N, D] -> [B, M, D]."""
-        mixed: Tensor = super().forward(token_BND.transpose(1, 2))  # type: ignore[no-untyped-call]
-        return mixed.transpose(1, 2)
+        mixed_BDN = token_BND.transpose(1, 2)
+        for layer in self:
+            mixed_BDN = layer(mixed_BDN)
+        return mixed_BDN.transpose(1, 2)
 
 
 class Attention(nn.Module):

@@ -25,12 +25,13 @@ CAPTION_WORDS = 20
 
 
 INGEST = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 from curation.captions import ingest
+from tests.benchmarks.memory import peak_gb
 begun = time.perf_counter()
 ingest(sys.argv[1], Path(sys.argv[2]))
-print(time.perf_counter() - begun, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.perf_counter() - begun, time.process_time(), peak_gb() * 1024)
 """
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from evaluation import Protocol, Segmenter
 from model import Batch, ImageConfig, ModelConfig, OVSegmentor, PaperSegmentor, TextConfig, Tokens, learn_wordpiece
 from model.grouping import ImageEncoder
 from model.presets import groupvit_vit_s
+from tests.benchmarks.memory import peak_gb
 from tests.benchmarks.timing import median_s, row
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "real" / "photos.tsv"
@@ -82,14 +82,14 @@ def train(folder: Path) -> Iterator[list[str]]:
         ours_s, paper_s = median_s(partial(step, *ours), partial(step, *paper), rounds=3)
         yield row(f"{name}, phase {phase}, forward + backward", BATCH, ours_s, "images", "paper behaviour", paper_s)
     for name in WIDTHS:
-        ours_gb, paper_gb = (peak_gb(name, kind) for kind in (OVSegmentor, PaperSegmentor))
+        ours_gb, paper_gb = (peak_of_steps(name, kind) for kind in (OVSegmentor, PaperSegmentor))
         yield [
             f"{name}, phase 1, peak memory of the process", f"{ours_gb:.2f} GB",
             f"paper behaviour: {paper_gb:.2f} GB", f"{ours_gb / paper_gb:.2f}",
         ]  # fmt: skip
 
 
-def peak_gb(name: str, kind: type[OVSegmentor]) -> float:
+def peak_of_steps(name: str, kind: type[OVSegmentor]) -> float:
     """Return the largest resident memory of a process of its own that takes two steps of phase 1."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
@@ -100,10 +100,7 @@ def _peak(name: str, kind: type[OVSegmentor]) -> float:
     model, batch = build(name, kind, phase=1)
     for _ in range(2):
         step(model, batch)
-    # Not ru_maxrss: that one starts at the size of the process that started this one.
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert peak is not None
-    return int(peak[1]) / 2**20
+    return peak_gb()
 
 
 def segment_twice(segmenter: Segmenter, image: torch.Tensor) -> None:

@@ -228,13 +228,13 @@ def _write_postings(data_dir: Path, names: list[str], codes: np.ndarray, keys: n
 
 def _stage(data_dir: Path, config: PairsConfig) -> tuple[str, float]:
     """Return the seconds, of wall and of CPU, and the most MB of memory of the stage in a process of its own."""
-    # VmHWM, not ru_maxrss: that one starts at the size of the process that started this one.
     code = (
-        "import pathlib, re, time; from curation.pairs import PairsConfig, build_pairs; "
+        "import pathlib, time; from curation.pairs import PairsConfig, build_pairs; "
+        "from tests.benchmarks.memory import peak_gb; "
         f"build_pairs(pathlib.Path({str(data_dir)!r}), PairsConfig(**{asdict(config)!r})); "
-        "print(time.process_time(), re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+        "print(time.process_time(), peak_gb())"
     )
     begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    cpu_s, kilobytes = map(float, done.stdout.split())
-    return f"{time.perf_counter() - begun:.0f} s, {cpu_s:.0f} of CPU", kilobytes / 1024
+    cpu_s, peak = map(float, done.stdout.split())
+    return f"{time.perf_counter() - begun:.0f} s, {cpu_s:.0f} of CPU", peak * 1024

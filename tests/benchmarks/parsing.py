@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import random
 import re
-import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from curation.exact import ExactRule
 from curation.parse import CaptionParser, ParseConfig, parse
 from curation.tagger import SPACY_MODELS, installed_model
 from curation.vocabulary import Vocabulary
+from tests.benchmarks.memory import peak_gb
 from tests.conftest import ABSENT, SHARED
 
 NUM_CAPTIONS = int(os.environ.get("OVSEG_BENCH_CAPTIONS", "100000"))
@@ -108,7 +108,7 @@ def _parse_stage(folder: Path, count: int) -> tuple[float, float, float, int]:
     begun, cpu_begun = time.perf_counter(), time.process_time()
     kept = parse(folder, ParseConfig()).rows
     cpu_s, wall_s = time.process_time() - cpu_begun, time.perf_counter() - begun
-    return cpu_s, wall_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, kept
+    return cpu_s, wall_s, peak_gb(), kept
 
 
 def _apart(folder: Path, count: int) -> tuple[float, float, float, int]:

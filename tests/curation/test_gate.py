@@ -19,10 +19,32 @@ def test_names_that_do_not_resolve_stop_the_run_with_the_reason() -> None:
         probe_names(DEAD, 0.2)
 
 
-def test_a_few_names_numbers_and_a_gate_that_is_off_stop_nothing() -> None:
-    probe_names(DEAD[:4], 0.2)
-    probe_names(DEAD, 0)
-    probe_names([f"10.0.0.{number}" for number in range(9)] + ["[::1]", "localhost"], 1)
+@pytest.mark.parametrize(
+    ("hosts", "min_success_rate"),
+    [(DEAD[:4], 0.2), (DEAD, 0), ([*(f"10.0.0.{number}" for number in range(9)), "[::1]", "localhost"], 1)],
+    ids=["few names", "gate off", "numbers"],
+)
+def test_too_few_names_numbers_and_a_gate_that_is_off_are_not_looked_up(
+    hosts: list[str], min_success_rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *args, **_: asked.append(args))
+    probe_names(hosts, min_success_rate)
+    assert asked == []
+
+
+def test_a_share_of_names_that_resolve_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def look_up(name: str, *_: object, **__: object) -> list[object]:
+        asked.append(name)
+        if name in DEAD[:3]:
+            raise OSError("no such name")
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    probe_names(DEAD, 0.5)
+    assert sorted(asked) == DEAD
 
 
 def test_shards_that_yield_too_little_are_named_once_enough_images_were_tried() -> None:

@@ -18,7 +18,7 @@ from curation.pair_index import PairIndex
 from curation.pairs import PairsConfig, build_pairs
 from curation.schema import POSTINGS, SAMPLES, part_name
 from flows import cli
-from flows.embed import embed_data
+from flows.embed import embed
 from model import ImageConfig, ModelConfig, TextConfig, initial, learn_wordpiece
 from model.embed import Embedder
 
@@ -61,7 +61,7 @@ def model_dir(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("of", ["captions", "images"])
 def test_equal_captions_and_images_become_partners(data_dir: Path, model_dir: Path, of: Any) -> None:
-    manifest = embed_data(data_dir, model_dir, EmbedConfig(of=of, images_per_part=5), "cpu", batch_size=2)
+    manifest = embed.fn(data_dir, model_dir, EmbedConfig(of=of, images_per_part=5), "cpu", batch_size=2)
     assert [part.rows for part in manifest.parts] == [5, 5, 2]
     assert manifest.counts == {"no vector": 1 if of == "images" else 0}
     vectors = np.concatenate(list(read_embeddings(data_dir, of)))
@@ -89,12 +89,12 @@ def test_a_killed_stage_goes_on_and_another_model_is_refused(
     monkeypatch.setattr(Embedder, "captions", counted)
     config = EmbedConfig(images_per_part=5)
     with pytest.raises(KeyboardInterrupt):
-        embed_data(data_dir, model_dir, config, "cpu")
-    embed_data(data_dir, model_dir, config, "cpu")
+        embed.fn(data_dir, model_dir, config, "cpu")
+    embed.fn(data_dir, model_dir, config, "cpu")
     assert calls == [5, 5, 5, 2]
     (model_dir / "model.safetensors").rename(model_dir / "kept")
     with pytest.raises(ValueError, match="found no model"):
-        embed_data(data_dir, model_dir, config, "cpu")
+        embed.fn(data_dir, model_dir, config, "cpu")
 
 
 def test_the_command_line_embeds_and_draws(data_dir: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
