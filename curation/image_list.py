@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.manifest import Manifest
-from curation.schema import SAMPLES
+from curation.schema import NOUNS, SAMPLES
 
 _COLUMNS = ["key", "caption_id", "url", "image", "caption"]
 _CAPTION = np.dtype([("key", np.int64), ("caption_id", np.int32)])
@@ -59,7 +59,8 @@ class ImageList:
         rows = pa.concat_tables(slices).sort_by([("key", "ascending"), ("caption_id", "ascending")]).combine_chunks()
         _, first = np.unique(rows["key"].to_numpy(), return_index=True)
         captions = pa.StructArray.from_arrays(
-            [_one_chunk(rows["caption"]), _one_chunk(rows["mentions"])], fields=IMAGES.field("captions").type.value_type
+            [_one_chunk(rows[name]) for name in ("caption", "mentions", "nouns")],
+            fields=IMAGES.field("captions").type.value_type,
         )
         joined = pa.ListArray.from_arrays(pa.array([*first, len(rows)], pa.int32()), captions)
         return pa.table(
@@ -68,16 +69,22 @@ class ImageList:
 
 
 def _entities(data_dir: Path, name: str) -> pa.Table:
-    return pq.read_table(data_dir / "entities" / name, columns=[*_COLUMNS, "mentions"])
+    path = data_dir / "entities" / name
+    if NOUNS.name in pq.read_schema(path).names:
+        return pq.read_table(path, columns=[*_COLUMNS, "mentions", NOUNS.name])
+    entities = pq.read_table(path, columns=[*_COLUMNS, "mentions"])
+    return entities.append_column(NOUNS, pa.nulls(len(entities), NOUNS.type))
 
 
 def _with_mentions(data_dir: Path, name: str) -> pa.Table:
-    """Return all captions of a part, with the mentions of those that name an entity."""
+    """Return all captions of a part, with the mentions and nouns of those that name an entity."""
     captions, entities = pq.read_table(data_dir / "captions" / name, columns=_COLUMNS), _entities(data_dir, name)
     is_named = np.isin(_ids(captions), _ids(entities), assume_unique=True)
     # The rows of entities/ are in the order of captions/.
     rows = pa.array(np.cumsum(is_named) - 1, mask=~is_named)
-    return captions.append_column("mentions", entities["mentions"].combine_chunks().take(rows))
+    for found in ("mentions", NOUNS.name):
+        captions = captions.append_column(found, entities[found].combine_chunks().take(rows))
+    return captions
 
 
 def _ids(table: pa.Table) -> npt.NDArray[np.void]:

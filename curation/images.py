@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from curation.folder import map_table, open_folder
 from curation.manifest import replacing
 from curation.schema import SAMPLES
-from curation.vocabulary import Mention
+from curation.vocabulary import Mention as Mention
+from curation.vocabulary import Span
 
 SAMPLES_FILE = "samples.arrow"
 PARTNERS_FILE = "partners.arrow"
@@ -37,6 +38,8 @@ class Caption(NamedTuple):
 
     text: str
     mentions: list[Mention]
+    nouns: list[Span] | None = None
+    """spans of all its nouns; None when the captions were parsed without them"""
 
 
 class Samples:
@@ -119,7 +122,11 @@ class Samples:
     def captions(self, row: int) -> list[Caption]:
         """Return the captions of a row, ordered by their caption_id."""
         return [
-            Caption(caption["text"], [Mention(**mention) for mention in caption["mentions"] or ()])
+            Caption(
+                caption["text"],
+                [Mention(**mention) for mention in caption["mentions"] or ()],
+                None if caption["nouns"] is None else [(noun["start"], noun["end"]) for noun in caption["nouns"]],
+            )
             for caption in self.table["captions"][row].as_py()
         ]
 

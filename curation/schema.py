@@ -53,10 +53,15 @@ SAMPLES = pa.schema(
         ("length", pa.int32()),
         ("width", pa.int32()),
         ("height", pa.int32()),
-        ("captions", pa.list_(pa.struct([("text", pa.string()), ("mentions", pa.list_(MENTION))]))),
+        (
+            "captions",
+            pa.list_(pa.struct([("text", pa.string()), ("mentions", pa.list_(MENTION)), ("nouns", pa.list_(SPAN))])),
+        ),
     ]
 )
-"""images/samples.arrow: one row per stored image, sorted by key; the JPEG is `length` bytes at `offset` of the tar."""
+"""images/samples.arrow: one row per stored image, sorted by key; the JPEG is `length` bytes at `offset` of the tar.
+
+Mentions are null where a caption names no entity, nouns also where the parse was not asked for them."""
 
 PAIRS = pa.schema([("key", pa.int64()), ("pair_key", pa.int64()), ("entity", pa.string()), ("score", pa.float32())])
 """pairs/: K rows per image; `score` is the similarity, 0 for uniform draws."""

@@ -36,6 +36,7 @@ CURVES = {
     "contrastive": "contrastive loss",
     "entity": "entity completion",
     "nouns": "noun prompts",
+    "words": "masked words",
     "mask": "mask consistency",
     "lr": "learning rate",
     "samples_per_s": "images per second",

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from flows.recipes import RECIPES
+from flows.recipes import ABLATED, RECIPES
 
 PATH = Path(__file__).resolve().parents[1] / "prefect.yaml"
 STAGES = ("ingest", "parse", "download", "embed", "pairs", "train", "evaluate", "report")
@@ -31,6 +31,7 @@ def deployments() -> dict[str, Any]:
             "tags": ["pipeline"],
         }
         for name, recipe in RECIPES.items()
+        if name.removesuffix("-debug") not in ABLATED  # of interest to few: `ovseg run` knows them
     ]
     stages = [
         {"name": "stage", "entrypoint": f"flows/{stage}.py:{stage}", "work_pool": pool, "tags": ["stage"]}

@@ -36,6 +36,10 @@ class Batch:
     """noun prompts, N in all, the same on every worker"""
     noun_labels_BN: Tensor | None = None
     """true where a noun prompt fits an image"""
+    masked: Tokens | None = None
+    """the captions with some tokens masked or replaced, for masked language modelling"""
+    masked_target_BL: Tensor | None = None
+    """the tokens that stood there, int64; -100 where a token is what it was"""
     positives_BB: Tensor | None = None
     """true where a caption (columns, of all workers) has the same entity set as an image (rows)"""
 
@@ -51,6 +55,14 @@ class Batch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in values.items()}
         return Batch(**changed)
+
+
+_TOGETHER = (
+    ("question", "answer"),
+    ("cross_image", "cross_entity"),
+    ("nouns", "noun_labels_BN"),
+    ("masked", "masked_target_BL"),
+)
 
 
 def caption_ids(tokens: Tokens) -> Tensor:
@@ -85,7 +97,7 @@ def check_batch(batch: Batch, config: ModelConfig, is_training: bool) -> None:
             "batch: found a single pair; in training the projectors normalise over the batch: use at least 2 pairs, "
             "or projector = 'linear'"
         )
-    for name in ("caption", "question", "answer", "cross_entity"):
+    for name in ("caption", "question", "answer", "cross_entity", "masked"):
         tokens = getattr(batch, name)
         if tokens is not None and len(tokens) != size:
             raise ValueError(f"{name}: expected one per image, {size}, found {len(tokens)}")
@@ -93,7 +105,7 @@ def check_batch(batch: Batch, config: ModelConfig, is_training: bool) -> None:
         check_image(batch.cross_image, finite=is_cheap, name="cross_image")
         if len(batch.cross_image) != size:
             raise ValueError(f"cross_image: expected one per image, {size}, found {len(batch.cross_image)}")
-    for pair in (("question", "answer"), ("cross_image", "cross_entity"), ("nouns", "noun_labels_BN")):
+    for pair in _TOGETHER:
         given = [name for name in pair if getattr(batch, name) is not None]
         if len(given) == 1:
             raise ValueError(f"batch: {given[0]} is given without its partner; give both of {' and '.join(pair)}")

@@ -36,7 +36,17 @@ class EntityCompletion(nn.Module):
         Shapes: token_BLD [B, L, Dt], summary_B [B] position of the token that stands for its caption,
         mask_BL [B, L] 1 for a token (None looks at padding, too), group_BGD [B, G, Di] -> [B, D].
         """
-        text = self.norm_text(self.align_text(token_BLD))
-        seen = self.cross(text, self.norm_image(self.align_image(group_BGD)))
+        seen = self._look(token_BLD, group_BGD)
         answer: Tensor = self.norm(self.block.at(seen, summary_B, mask_BL) + token_at(seen, summary_B))
         return answer[:, 0]
+
+    def tokens(self, token_BLD: Tensor, mask_BL: Tensor, group_BGD: Tensor) -> Tensor:
+        """Return the feature of every token, as `forward` gives that of one. Shapes: [B, L, Dt] -> [B, L, D]."""
+        seen = self._look(token_BLD, group_BGD)
+        told: Tensor = self.norm(self.block(seen, mask_BL) + seen)
+        return told
+
+    def _look(self, token_BLD: Tensor, group_BGD: Tensor) -> Tensor:
+        text = self.norm_text(self.align_text(token_BLD))
+        seen: Tensor = self.cross(text, self.norm_image(self.align_image(group_BGD)))
+        return seen

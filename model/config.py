@@ -146,6 +146,10 @@ class LossConfig:
     """weight of cross-image mask consistency (mean dice); the release's 0.1 is this at its batch of 128"""
     nouns: float = 0.0
     """weight of the multi-label contrastive loss over noun prompts"""
+    words: float = 0.0
+    """weight of masked language modelling, the objective that masked entity completion is compared with"""
+    words_see: Literal["groups", "text"] = "groups"
+    """what masked words are told from: the caption and the image's groups, or the caption alone"""
     noun_pooling: Literal["image", "groups"] = "image"
     """what a noun prompt is compared with: the image, or its groups pooled by log-mean-exp, so that one may fit"""
     share_positives: bool = False
@@ -160,7 +164,7 @@ class LossConfig:
     """upper bound of the learned scale"""
 
     def __post_init__(self) -> None:
-        for name in ("entity", "mask", "nouns"):
+        for name in ("entity", "mask", "nouns", "words"):
             _require(getattr(self, name) >= 0, f"{name} = {getattr(self, name)}: a weight must not be negative")
         _require(0 < self.group_ratio <= 1, f"group_ratio = {self.group_ratio}: must be in (0, 1]")
         _require(0 < self.mask_threshold <= 1, f"mask_threshold = {self.mask_threshold}: must be in (0, 1]")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 import torch.nn.functional as F
@@ -27,14 +27,14 @@ def in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         device = next(arg for arg in args if isinstance(arg, Tensor)).device.type
         with torch.autocast(device, enabled=False):
-            return loss(*(_widened(arg) for arg in args), **{key: _widened(arg) for key, arg in kwargs.items()})  # type: ignore[arg-type]
+            return loss(*(_widened(arg) for arg in args), **{key: _widened(arg) for key, arg in kwargs.items()})
 
     return wrapped
 
 
-def _widened(value: object) -> object:
+def _widened(value: Any) -> Any:
     is_narrow = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
-    return value.float() if is_narrow else value  # type: ignore[attr-defined]
+    return value.float() if is_narrow else value
 
 
 @in_float32
@@ -78,6 +78,16 @@ def multi_label_contrastive(image_BGE: Tensor, prompt_NE: Tensor, labels_BN: Ten
     logits_AGN = scale * F.normalize(image_AGE, dim=-1) @ F.normalize(prompt_NE, dim=-1).T
     logits_AN = logits_AGN.logsumexp(dim=1) - math.log(image_AGE.shape[1])
     return (_mean_over_labelled(logits_AN, labels_AN) + _mean_over_labelled(logits_AN.T, labels_AN.T)) / 2
+
+
+@in_float32
+def word_prediction(logits_MV: Tensor, target_M: Tensor) -> Tensor:
+    """Return the mean cross entropy of masked tokens over those of all workers, a scalar; zero when there are none.
+
+    Shapes: logits_MV [M, V], target_M int64 [M].
+    """
+    num_masked = sum_over_workers(logits_MV.new_tensor(float(len(target_M)))).clamp(min=1)
+    return F.cross_entropy(logits_MV, target_M, reduction="sum") * num_workers() / num_masked
 
 
 def pairwise_dice(prediction_BGP: Tensor, target_BGP: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from model.text import (
     tokenize,
 )
 from model.vit import Block, token_at
+from model.words import WordPrediction
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Encoded:
     """the momentum encoder's keys of the cross image's patches"""
     noun_ND: Tensor | None
     """noun prompts"""
+    masked_BLD: Tensor | None
+    """tokens of the captions with masked words; of no meaning beyond a caption's end"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Losses:
     entity: Tensor | None
     mask: Tensor | None
     nouns: Tensor | None
+    words: Tensor | None
     total: Tensor
     """the weighted sum, to be minimised"""
 
@@ -110,9 +114,17 @@ class OVSegmentor(nn.Module):
         self.text_projector = build_projector(self.text_encoder.width, config)
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(config.loss.temperature)))
         self.completion: EntityCompletion | None = None
-        if config.loss.entity > 0:
+        words_see_groups = config.loss.words > 0 and config.loss.words_see == "groups"
+        if config.loss.entity > 0 or words_see_groups:
             self.completion = EntityCompletion(config.image.width, self.text_encoder.width, config.completion_heads)
+        if config.loss.entity > 0:
+            assert self.completion is not None
             self.completion_projector = build_projector(self.completion.width, config)
+        self.word_prediction: WordPrediction | None = None
+        if config.loss.words > 0:
+            pieces = self.text_encoder.piece_VD
+            width = self.completion.width if words_see_groups and self.completion else self.text_encoder.width
+            self.word_prediction = WordPrediction(width, pieces.shape[1], len(pieces))
         self.momentum_encoder: ImageEncoder | None = None
         self.load_report: LoadReport | None = None
         for module in self.modules():
@@ -178,7 +190,7 @@ class OVSegmentor(nn.Module):
         """Return what the encoders make of a batch, a sample alone as in a batch; heads and losses come after it."""
         texts = self._read(batch)
         group_BGD, assignment, _ = self.image_encoder(batch.image)
-        question, nouns = texts.get("question"), texts.get("nouns")
+        question, nouns, masked = texts.get("question"), texts.get("nouns"), texts.get("masked")
         summary = {name: texts[name].summary_BD for name in ("answer", "cross_entity") if name in texts}
         cross = self._cross(batch.cross_image) if "cross_entity" in texts else None
         return Encoded(
@@ -192,6 +204,7 @@ class OVSegmentor(nn.Module):
             cross_logits_BGN=None if cross is None else cross.logits_BGN,
             cross_key_BND=None if cross is None else cross.key_BND,
             noun_ND=None if nouns is None else nouns.summary_BD,
+            masked_BLD=None if masked is None else masked.token_BLD,
         )
 
     def losses_of(self, encoded: Encoded, batch: Batch) -> Losses:
@@ -200,7 +213,7 @@ class OVSegmentor(nn.Module):
         image_BE = self.image_projector(encoded.group_BGD.mean(dim=1))
         caption_BE = self.text_projector(encoded.caption_BD)
         contrastive = losses.contrastive(image_BE, caption_BE, scale, batch.positives_BB)
-        entity = mask = nouns = None
+        entity = mask = nouns = words = None
         if encoded.question_BLD is not None:
             entity = self._entity_loss(encoded, batch, scale)
         if encoded.cross_entity_BD is not None:
@@ -210,9 +223,12 @@ class OVSegmentor(nn.Module):
             prompt_NE = self.text_projector(encoded.noun_ND)
             fits = image_BE if weight.noun_pooling == "image" else self._project_groups(encoded.group_BGD)
             nouns = losses.multi_label_contrastive(fits, prompt_NE, batch.noun_labels_BN, scale)
-        parts = ((1.0, contrastive), (weight.entity, entity), (weight.mask, mask), (weight.nouns, nouns))
+        if encoded.masked_BLD is not None:
+            words = self._word_loss(encoded.masked_BLD, encoded.group_BGD, batch)
+        shares = (1.0, weight.entity, weight.mask, weight.nouns, weight.words)
+        parts = zip(shares, (contrastive, entity, mask, nouns, words), strict=True)
         total = torch.stack([share * loss for share, loss in parts if loss is not None]).sum()
-        return Losses(contrastive, entity, mask, nouns, total)
+        return Losses(contrastive, entity, mask, nouns, words, total)
 
     def start_momentum(self) -> None:
         """Copy the image encoder as the momentum encoder; call it when phase 2 begins, before wrapping in DDP."""
@@ -268,6 +284,7 @@ class OVSegmentor(nn.Module):
             "answer": batch.answer if weight.entity > 0 else None,
             "cross_entity": batch.cross_entity if weight.mask > 0 else None,
             "nouns": batch.nouns if weight.nouns > 0 else None,
+            "masked": batch.masked if weight.words > 0 else None,
         }
         parts = {name: tokens for name, tokens in wanted.items() if tokens is not None}
         return dict(zip(parts, self.text_encoder.together(list(parts.values())), strict=True))
@@ -295,6 +312,19 @@ class OVSegmentor(nn.Module):
         if batch.positives_BB is not None:
             positives_BA = positives_BA | batch.positives_BB
         return losses.contrastive(found_BE, answer_BE, scale, positives_BA)
+
+    def _word_loss(self, masked_BLD: Tensor, group_BGD: Tensor, batch: Batch) -> Tensor:
+        assert self.word_prediction is not None
+        assert batch.masked is not None
+        assert batch.masked_target_BL is not None
+        length = masked_BLD.shape[1]
+        if self.config.loss.words_see == "groups":
+            assert self.completion is not None
+            masked_BLD = self.completion.tokens(masked_BLD, batch.masked.attention_mask_BL[:, :length], group_BGD)
+        target_BL = batch.masked_target_BL[:, :length]
+        is_masked_BL = target_BL >= 0
+        logits_MV = self.word_prediction(masked_BLD[is_masked_BL], self.text_encoder.piece_VD)
+        return losses.word_prediction(logits_MV, target_BL[is_masked_BL])
 
     def _mask_loss(self, encoded: Encoded, batch: Batch) -> Tensor:
         assert encoded.cross_entity_BD is not None

@@ -99,7 +99,7 @@ class PaperSegmentor(OVSegmentor):
             total = total + weight.entity * entity
         if mask is not None and entity is not None:  # without the entity loss it is dropped from the total [3.5]
             total = total + weight.mask * mask
-        return Losses(matching, entity, mask, None, total)
+        return Losses(matching, entity, mask, None, None, total)
 
     forward = losses
 
@@ -149,7 +149,7 @@ class PaperSegmentor(OVSegmentor):
     def _feed(self, projector: nn.Module, x: Tensor) -> None:
         """Move the projector's statistics as if `x` were projected; the projection itself is never used."""
         if projector.training and isinstance(projector, nn.Sequential):
-            projector[:2](x.flatten(0, -2))
+            projector[:2](x.detach().flatten(0, -2))
 
     @torch.no_grad()
     def _encode_cross(self, cross_image: Tensor) -> Assignment:

@@ -197,6 +197,12 @@ class TextEncoder(nn.Module):
         hidden: Tensor = output.last_hidden_state
         return hidden
 
+    @property
+    def piece_VD(self) -> Tensor:  # noqa: N802
+        """The table of word pieces: a vector for each."""
+        table: Tensor = self.transformer.get_input_embeddings().weight
+        return table
+
     def layers(self) -> list[nn.Module]:
         """Return the transformer layers."""
         from transformers.modeling_layers import GradientCheckpointingLayer

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from model import Batch, Encoded, Losses, OVSegmentor
 from model.workers import num_workers
 
-TRAINED = ("group_BGD", "query_BGD", "caption_BD", "question_BLD", "answer_BD", "noun_ND")
+TRAINED = ("group_BGD", "query_BGD", "caption_BD", "question_BLD", "answer_BD", "noun_ND", "masked_BLD")
 """encoder outputs that losses have gradients for; the others serve as targets"""
 
 
@@ -92,7 +92,7 @@ def _take_back(again: Encoded, leaves: dict[str, Tensor], rows: slice) -> None:
         if output is None or not output.requires_grad or leaf.grad is None:  # a frozen text tower has no gradient
             continue
         gradient = leaf.grad if name == "noun_ND" else leaf.grad[rows]
-        if name == "question_BLD":
+        if name.endswith("_BLD"):  # a part is as long as its longest caption
             gradient = gradient[:, : output.shape[1]]
         outputs.append(output)
         gradients.append(gradient)

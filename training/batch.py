@@ -12,11 +12,18 @@ from training.data import Chunk, Words, seed_of
 from training.transforms import normalise
 
 Tokenize = Callable[[Sequence[str]], Tokens]
+MaskWords = Callable[[Tokens, Sequence[int]], tuple[Tokens, torch.Tensor]]
+"""training.word_masking.WordMasking, or a stand-in"""
 CROSS_ENTITY = "a photo of a {}"
 
 
-def build_batch(chunk: Chunk, prompts: Tokens | None, tokenize: Tokenize, loss: LossConfig) -> Batch:
-    """Return the chunk as a batch with what the losses of positive weight need; `prompts` are those of all nouns."""
+def build_batch(
+    chunk: Chunk, prompts: Tokens | None, tokenize: Tokenize, loss: LossConfig, mask_words: MaskWords | None = None
+) -> Batch:
+    """Return the chunk as a batch with what the losses of positive weight need.
+
+    `prompts` are those of all nouns, `mask_words` is for masked language modelling.
+    """
     words = chunk.words
     batch = Batch(image=normalise(chunk.image_BCHW), caption=tokenize([word.caption for word in words]))
     if loss.entity > 0:
@@ -27,6 +34,9 @@ def build_batch(chunk: Chunk, prompts: Tokens | None, tokenize: Tokenize, loss: 
         for row, word in enumerate(words):
             labels_BN[row, list(word.nouns)] = True
         batch = replace(batch, nouns=prompts, noun_labels_BN=labels_BN)
+    if mask_words is not None:
+        masked, target_BL = mask_words(batch.caption, [word.seed for word in words])
+        batch = replace(batch, masked=masked, masked_target_BL=target_BL)
     if loss.mask > 0 and chunk.cross_image_BCHW is not None:
         batch = replace(
             batch,

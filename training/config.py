@@ -119,6 +119,8 @@ class TrainConfig:
     """images per step, over all workers together"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """how images are varied"""
+    masked: Literal["entities", "entity", "nouns"] = "entities"
+    """what the question of masked entity completion leaves out: all entities, one drawn anew each time, or all nouns"""
     prompts: PromptConfig = field(default_factory=PromptConfig)
     """noun prompts"""
     optim: OptimConfig = field(default_factory=OptimConfig)

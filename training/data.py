@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from curation.images import Partners, Samples
 from training.config import TrainConfig
-from training.entity_masking import NounPrompts, answer, entities_of, question
+from training.entity_masking import NounPrompts, answer, entities_of, masked_mentions, question
 from training.templates import TEMPLATES
 from training.transforms import Transform, UndecodableError
 
@@ -63,6 +63,8 @@ class Words:
     """numbers of the caption's nouns among the noun prompts"""
     cross_entity: str | None
     """entity shared with the partner image; None without a partner"""
+    seed: int
+    """seed of what is drawn when the caption's tokens are known"""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ class TrainingSet(Dataset[Chunk]):
     ) -> None:
         if not len(samples):
             raise ValueError("no stored image to train on: the data card of images/ says what was left out and why")
+        if config.masked == "nouns" and not _has_nouns(samples):
+            raise ValueError(
+                "masked = 'nouns': the captions of these images were parsed without the spans of their nouns; parse "
+                "them with --nouns (recipes: --set parse.nouns=true) and download into a new data folder"
+            )
         self.samples = samples
         self.partners = partners
         self.transform = transform
@@ -169,14 +176,17 @@ class TrainingSet(Dataset[Chunk]):
         captions = self.samples.captions(row)
         caption = captions[int(generator.integers(len(captions)))]
         entities = entities_of(caption.mentions)
+        template = TEMPLATES[int(generator.integers(len(TEMPLATES)))]
+        masked = masked_mentions(caption, self.config.masked, generator)
         return Words(
             place=place,
             key=int(self.samples.keys[row]),
             caption=caption.text,
-            question=question(caption.text, caption.mentions, self.mask_token),
-            answer=answer(entities, TEMPLATES[int(generator.integers(len(TEMPLATES)))]),
+            question=question(caption.text, masked, self.mask_token),
+            answer=answer(entities_of(masked), template),
             nouns=self.nouns.numbers(caption.text, entities),
             cross_entity=cross_entity,
+            seed=int(generator.integers(2**63)),
         )
 
 
@@ -254,6 +264,11 @@ def prefetched(source: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     finally:
         stopped.set()
         thread.join()
+
+
+def _has_nouns(samples: Samples) -> bool:
+    captions = (caption for row in range(len(samples)) for caption in samples.captions(row))
+    return next((caption.nouns is not None for caption in captions if caption.mentions), False)
 
 
 def _places(first: int, size: int, step: int) -> Iterator[list[int]]:

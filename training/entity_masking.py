@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
+import numpy as np
+
+from curation.images import Caption, Mention
 from training.config import PromptConfig
 
 
-class Mention(Protocol):
-    """An occurrence of an entity in a caption; offsets count characters."""
+def masked_mentions(caption: Caption, masked: str, generator: np.random.Generator) -> list[Mention]:
+    """Return the mentions that a question leaves out, by `TrainConfig.masked`.
 
-    @property
-    def entity(self) -> str:
-        """What is named."""
-
-    @property
-    def start(self) -> int:
-        """First character."""
-
-    @property
-    def end(self) -> int:
-        """Character after the last."""
+    A noun that belongs to no entity is named by its own word.
+    Source: the paper's ablation of what is masked.
+    """
+    if masked == "entity":
+        entities = entities_of(caption.mentions)
+        chosen = entities[int(generator.integers(len(entities)))] if entities else None
+        return [mention for mention in caption.mentions if mention.entity == chosen]
+    if masked == "nouns":
+        covered = {at for mention in caption.mentions for at in range(mention.start, mention.end)}
+        others = [span for span in caption.nouns or () if covered.isdisjoint(range(*span))]
+        return [*caption.mentions, *(Mention(caption.text[start:end].lower(), start, end) for start, end in others)]
+    return caption.mentions
 
 
 def entities_of(mentions: Sequence[Mention]) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from training.optim import apply_gradients, build_optimizer, learning_rate
 from training.phase import Phase
 from training.record import card_facts, run_record
 from training.transforms import build_transform
+from training.word_masking import WordMasking
 from training.workers import from_all, mean_losses, wait_for_all
 
 Report = Callable[[dict[str, Any], Path], None]
@@ -128,7 +129,8 @@ class Trainer:
         chunks = read_chunks(self.dataset, self.progress.place, size, num_workers(), self.progress.undecodable)
         prompts = self.model.tokenize(self.nouns.prompts) if self.phase.model.loss.nouns > 0 else None
         tokenize, loss = self.model.tokenize, self.phase.model.loss
-        yield from prefetched((chunk, build_batch(chunk, prompts, tokenize, loss)) for chunk in chunks)
+        mask_words = WordMasking.of(self.model.tokenizer) if loss.words > 0 else None
+        yield from prefetched((chunk, build_batch(chunk, prompts, tokenize, loss, mask_words)) for chunk in chunks)
 
     def step(self, batches: Iterator[tuple[Chunk, Batch]]) -> dict[str, Any]:
         """Take one optimiser step on the next batch; return its line of metrics.

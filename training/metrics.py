@@ -18,7 +18,7 @@ from training.config import TrainConfig
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
-LOSSES = ("total", "contrastive", "entity", "mask", "nouns")
+LOSSES = ("total", "contrastive", "entity", "mask", "nouns", "words")
 
 
 class MetricsWriter:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from model import Losses
 from model.workers import num_workers
 
-LOSSES = ("contrastive", "entity", "mask", "nouns", "total")
+LOSSES = ("contrastive", "entity", "mask", "nouns", "words", "total")
 
 
 def wait_for_all() -> None:

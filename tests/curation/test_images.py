@@ -46,7 +46,7 @@ def test_images_and_captions_are_read_by_row(images_dir: Path) -> None:
     assert samples.keys.tolist() == KEYS
     assert [samples.position(key) for key in KEYS] == [0, 1, 2, 3]
     assert [samples.read(row) for row in range(4)] == CONTENT
-    assert samples.captions(2) == [("a cat 8", [("cat", 2, 5)])]
+    assert samples.captions(2) == [("a cat 8", [("cat", 2, 5)], None)]
     assert samples.captions(2)[0].mentions[0].entity == "cat"
     assert samples.digest == "digest-of-samples"
 
@@ -91,7 +91,7 @@ def test_images_are_read_by_key_from_any_address(
         for place in (address, f"file://{images_dir}", url):
             samples = Samples(place)
             assert [samples.read(samples.position(key)) for key in KEYS] == CONTENT
-            assert samples.captions(2) == [("a cat 8", [("cat", 2, 5)])]
+            assert samples.captions(2) == [("a cat 8", [("cat", 2, 5)], None)]
             assert pickle.loads(pickle.dumps(samples)).read(3) == CONTENT[3]
     memory.rm(f"{address}/00001.tar")
     with pytest.raises(FileNotFoundError, match=r"memory://bucket-.*00001\.tar: shard not there; put it back"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.recipes import PUBLISHED, RECIPES, demo, get_recipe, photos
+from flows.recipes import ABLATED, PUBLISHED, RECIPES, demo, get_recipe, photos
 from model import OVSegmentor
 from tests.training.conftest import write_data
 from training.loop import train_here
@@ -25,7 +25,7 @@ def test_a_recipe_says_its_command_and_cost_and_takes_its_seed_everywhere(name: 
     assert [phase.phase for phase in phases] == [1, 2][: len(phases)]
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", PUBLISHED | ABLATED)
 def test_the_debug_twin_of_a_published_recipe_trains_with_its_losses(name: str, tmp_path: Path) -> None:
     recipe, twin = get_recipe(name), get_recipe(f"{name}-debug")
     assert twin.model.loss == recipe.model.loss
@@ -36,7 +36,11 @@ def test_the_debug_twin_of_a_published_recipe_trains_with_its_losses(name: str, 
         last = train_here(Phase(data_dir, tmp_path / "phase2", twin.model, twin.phase2, last))
     losses = last_losses(last.parent)
     weight = recipe.model.loss
-    expected = {"total", "contrastive", *(name for name in ("entity", "mask", "nouns") if getattr(weight, name) > 0)}
+    expected = {
+        "total",
+        "contrastive",
+        *(name for name in ("entity", "mask", "nouns", "words") if getattr(weight, name) > 0),
+    }
     assert set(losses) == expected
     assert all(math.isfinite(loss) for loss in losses.values())
     assert OVSegmentor.from_pretrained(last).config.text.model_type == recipe.model.text.model_type

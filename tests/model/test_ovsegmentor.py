@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -98,6 +98,36 @@ def test_a_loss_without_weight_or_inputs_is_left_out(
     assert (found.entity, found.mask, found.nouns) == (None, None, None)
     assert torch.equal(found.total, found.contrastive)
     assert model.completion is None
+
+
+@pytest.mark.parametrize("words_see", ["groups", "text"])
+def test_masked_words_are_told_from_groups_or_from_the_text_alone(
+    words_see: Literal["groups", "text"], paper_config: ModelConfig, make_model: Make, make_batch: MakeBatch
+) -> None:
+    loss = LossConfig(entity=0.0, mask=0.0, words=2.0, words_see=words_see)
+    model = make_model(replace(paper_config, loss=loss)).eval()
+    batch = make_batch(model, cross=False)
+    target_BL = torch.full_like(batch.caption.input_ids_BL, -100)
+    target_BL[0, 2] = target_BL[3, 1] = 7
+    batch = replace(batch, masked=batch.caption, masked_target_BL=target_BL)
+    found = model.losses(batch)
+    token_BLD = model.encode_text(batch.caption).token_BLD
+    head = model.word_prediction
+    assert head is not None
+    if model.completion is not None:
+        group_BGD = model.encode_image(batch.image).group_BGD
+        token_BLD = model.completion.tokens(token_BLD, batch.caption.attention_mask_BL, group_BGD)
+    table = model.text_encoder.transformer.embeddings.word_embeddings.weight
+    expected = []
+    for row, place in ((0, 2), (3, 1)):
+        token = head.norm(F.gelu(head.dense(token_BLD[row, place])))
+        expected.append(-(table @ token + head.bias).log_softmax(dim=0)[7])
+    assert found.words is not None
+    torch.testing.assert_close(found.words, sum(expected) / 2)
+    torch.testing.assert_close(found.total, found.contrastive + 2 * found.words)
+    assert (model.completion is None) == (words_see == "text")
+    model.train().losses(batch).total.backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
 def test_every_weight_is_trained(config: ModelConfig, make_model: Make, make_batch: MakeBatch) -> None:

@@ -86,14 +86,22 @@ def joint(
     """Return a model in training mode without noise, and a batch of six, in double precision."""
     image = replace(paper_config.image, gumbel=False, stem="conv", stem_norm="batch")
     model = make_model(
-        replace(paper_config, image=image, loss=LossConfig(nouns=1.0, noun_pooling="groups", share_positives=True))
+        replace(
+            paper_config,
+            image=image,
+            loss=LossConfig(nouns=1.0, noun_pooling="groups", words=1.0, share_positives=True),
+        )
     )
     model = model.double().train()
     model.start_momentum()
     batch = make_batch(model, size=6)
     assert batch.cross_image is not None
     images = {"image": batch.image.double(), "cross_image": batch.cross_image.double()}
-    return model, replace(batch, **images, positives_BB=same_set_positives(SET_ID))
+    # One worker tells two words, the other one: the mean is over words, not over workers.
+    target_BL = torch.full_like(batch.caption.input_ids_BL, -100)
+    target_BL[0, 1], target_BL[1, 2], target_BL[4, 1] = 5, 6, 7
+    words = {"masked": batch.caption, "masked_target_BL": target_BL}
+    return model, replace(batch, **images, **words, positives_BB=same_set_positives(SET_ID))
 
 
 @pytest.fixture

@@ -36,9 +36,10 @@ def picture(entity: str, seed: int) -> bytes:
 
 
 def caption(entity: str, ground: str) -> dict[str, object]:
-    """Return a caption that names the entity and the ground."""
+    """Return a caption that names the entity and the ground, both nouns."""
     text = f"A small {entity} on the {ground}."
-    return {"text": text, "mentions": [{"entity": entity, "start": 8, "end": 8 + len(entity)}]}
+    spans = [{"start": text.index(noun), "end": text.index(noun) + len(noun)} for noun in (entity, ground)]
+    return {"text": text, "mentions": [{"entity": entity, **spans[0]}], "nouns": spans}
 
 
 def write_data(folder: Path, count: int = 48, broken: Sequence[int] = ()) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from model import Batch, ImageConfig, LossConfig, ModelConfig, OVSegmentor, TextConfig, initial, learn_wordpiece
 from training.accumulate import TRAINED, backward_in_parts, join, split
+from training.word_masking import WordMasking
 
 CAPTIONS = ["a cat on a sofa", "a small dog near the red water", "two people", "a bird", "a bus and a car in a street",
             "a horse", "the cat and the dog on the grass", "a boat on the water"]  # fmt: skip
@@ -20,7 +21,7 @@ CONFIG = ModelConfig(
         drop_path=0.0, gumbel=False,
     ),
     text=TextConfig(width=16, num_layers=1, num_heads=2, dropout=0.0, max_length=24),
-    loss=LossConfig(nouns=1.0, noun_pooling="groups"),
+    loss=LossConfig(nouns=1.0, noun_pooling="groups", words=1.0),
     embedding_width=12,
     projector_width=32,
     completion_heads=2,
@@ -44,6 +45,7 @@ def batch_for(model: OVSegmentor, phase: int = 2) -> Batch:
     generator = torch.Generator().manual_seed(0)
     image, cross_image = torch.randn(2, 8, 3, 32, 32, generator=generator).to(model.logit_scale.dtype)
     answers = ["a photo of a cat", "a photo of a dog"] * 4
+    masked, masked_target_BL = WordMasking.of(model.tokenizer)(model.tokenize(CAPTIONS), range(8))
     return Batch(
         image=image,
         caption=model.tokenize(CAPTIONS),
@@ -55,6 +57,8 @@ def batch_for(model: OVSegmentor, phase: int = 2) -> Batch:
         nouns=model.tokenize(["a cat", "a dog", "the water"]),
         noun_labels_BN=torch.rand(8, 3, generator=generator) > 0.5,
         positives_BB=torch.eye(8, dtype=torch.bool),
+        masked=masked,
+        masked_target_BL=masked_target_BL,
     )
 
 
@@ -83,7 +87,7 @@ def test_parts_give_the_loss_and_gradient_of_the_whole(
     expected, expected_grads = after(model, lambda: whole(model, batch))
     found, grads = after(model, lambda: backward_in_parts(model, batch, num_parts))
     assert (expected.mask is None) == (phase == 1)
-    for name in ("contrastive", "entity", "nouns", "total"):
+    for name in ("contrastive", "entity", "nouns", "words", "total"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=bound, rtol=bound)
     assert grads.keys() == expected_grads.keys()
     assert any(name.startswith("text_encoder") for name in grads) == (phase == 1)  # frozen in phase 2

@@ -16,7 +16,7 @@ def tokenize(captions: Sequence[str]) -> Tokens:
 
 
 def words(place: int, nouns: tuple[int, ...], cross_entity: str | None) -> Words:
-    return Words(place, place, f"caption {place}", f"question {place}", f"answer {place}", nouns, cross_entity)
+    return Words(place, place, f"caption {place}", f"question {place}", f"answer {place}", nouns, cross_entity, place)
 
 
 @pytest.fixture
@@ -32,6 +32,19 @@ def test_a_batch_carries_what_the_losses_need_and_no_more(chunk: Chunk) -> None:
     assert batch.image.dtype == torch.float32
     assert (batch.question, batch.answer, batch.cross_image, batch.cross_entity, batch.nouns) == (None,) * 5
     assert [f"caption {place}" for place in range(4)] == TEXTS
+
+
+def test_masked_words_are_those_of_the_captions_each_by_its_seed(chunk: Chunk) -> None:
+    seen: list[int] = []
+
+    def mask_words(tokens: Tokens, seeds: Sequence[int]) -> tuple[Tokens, torch.Tensor]:
+        seen.extend(seeds)
+        return tokens, tokens.input_ids_BL
+
+    batch = build_batch(chunk, None, tokenize, LossConfig(entity=0.0, mask=0.0, words=1.0), mask_words)
+    assert batch.masked == batch.caption
+    assert batch.masked_target_BL is not None
+    assert seen == [0, 1, 2, 3]
 
 
 def test_labels_mark_the_nouns_of_each_caption(chunk: Chunk) -> None:

@@ -3,10 +3,12 @@ from collections.abc import Callable, Iterator
 from itertools import count, islice
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 
-from curation.images import Partners, Samples
+from curation.images import Partners, Samples, write_samples
+from curation.schema import SAMPLES
 from training.config import TrainConfig
 from training.data import Chunk, TrainingSet, prefetched, read_chunks
 from training.entity_masking import NounPrompts
@@ -169,3 +171,19 @@ def test_prefetching_stops_its_thread_when_the_reader_leaves() -> None:
     assert "prefetch" in {thread.name for thread in threading.enumerate()}
     values.close()
     assert "prefetch" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_all_nouns_are_masked_on_request_and_captions_without_their_spans_refused(
+    data_dir: Path, tmp_path: Path, tiny_config: Make, write_data: Callable[..., Path]
+) -> None:
+    chunk = training_set(data_dir, tiny_config(masked="nouns")).__getitems__([0])
+    assert chunk.words[0].question == "A small [MASK] on the [MASK]."
+    assert chunk.words[0].answer.split()[-3:-1] == [chunk.words[0].caption.split()[2], "and"]
+    folder = write_data(tmp_path / "data", count=8)
+    bare = Samples(folder / "images").table.to_pylist()
+    for row in bare:
+        for caption in row["captions"]:
+            caption["nouns"] = None
+    write_samples(folder / "images", [pa.Table.from_pylist(bare, SAMPLES)], "bare")
+    with pytest.raises(ValueError, match=r"masked = 'nouns': .* parse them with --nouns"):
+        training_set(folder, tiny_config(masked="nouns"), with_partners=False)

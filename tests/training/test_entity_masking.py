@@ -1,9 +1,11 @@
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curation.images import Caption
 from curation.vocabulary import Mention
 from training.config import PromptConfig
-from training.entity_masking import NounPrompts, answer, entities_of, question
+from training.entity_masking import NounPrompts, answer, entities_of, masked_mentions, question
 from training.templates import TEMPLATES
 
 
@@ -20,6 +22,37 @@ def test_a_caption_without_mentions_is_its_own_question() -> None:
 def test_a_mention_within_a_longer_one_is_masked_once() -> None:
     mentions = [Mention("dog", 4, 7), Mention("hot dog", 0, 7)]
     assert question("hot dog stand", mentions, "[MASK]") == "[MASK] stand"
+
+
+CAPTION = "The cat is sleeping under the tree on a sunny day."
+MENTIONS = [Mention("cat", 4, 7), Mention("tree", 30, 34)]
+NOUNS = [(4, 7), (30, 34), (46, 49)]
+
+
+def asked(masked: str, seed: int = 0, nouns: list[tuple[int, int]] | None = NOUNS) -> tuple[str, str]:
+    """Return question and answer."""
+    left_out = masked_mentions(Caption(CAPTION, MENTIONS, nouns), masked, np.random.default_rng(seed))
+    return question(CAPTION, left_out, "_"), answer(entities_of(left_out), "a photo of a {}.")
+
+
+def test_what_is_masked_follows_the_papers_example() -> None:
+    """Its rows of the ablation: cat and tree; one of them; cat, tree and day."""
+    assert asked("entities") == ("The _ is sleeping under the _ on a sunny day.", "a photo of a cat and tree")
+    assert {asked("entity", seed) for seed in range(9)} == {
+        ("The _ is sleeping under the tree on a sunny day.", "a photo of a cat"),
+        ("The cat is sleeping under the _ on a sunny day.", "a photo of a tree"),
+    }
+    assert asked("nouns") == ("The _ is sleeping under the _ on a sunny _.", "a photo of a cat and tree and day")
+
+
+def test_a_caption_without_entities_or_nouns_leaves_nothing_out() -> None:
+    for masked in ("entities", "entity", "nouns"):
+        assert masked_mentions(Caption("so blue", []), masked, np.random.default_rng(0)) == []
+
+
+def test_all_mentions_of_the_one_entity_are_masked() -> None:
+    mentions = [Mention("cat", 0, 3), Mention("cat", 8, 11)]
+    assert masked_mentions(Caption("cat and cat", mentions), "entity", np.random.default_rng(0)) == mentions
 
 
 @given(st.lists(st.text(alphabet="ab é漢😀", max_size=4), max_size=9), st.data())

@@ -63,7 +63,19 @@ def test_a_run_leaves_metrics_record_and_model(phase1: Phase) -> None:
     lines = metrics(phase1.run_dir)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     first = lines[0]
-    expected = ("step", "epoch", "phase", "contrastive", "entity", "mask", "nouns", "total", "lr", "samples_per_s")
+    expected = (
+        "step",
+        "epoch",
+        "phase",
+        "contrastive",
+        "entity",
+        "mask",
+        "nouns",
+        "words",
+        "total",
+        "lr",
+        "samples_per_s",
+    )
     assert [name for name in first if name in expected] == list(expected)
     assert first["mask"] is None
     assert first["total"] == pytest.approx(first["contrastive"] + first["entity"] + first["nouns"], rel=1e-5)

@@ -10,7 +10,7 @@ from training.metrics import MetricsWriter, drop_lines_after
 
 
 def line(step: int) -> dict[str, object]:
-    losses = {"contrastive": 1.5, "entity": None, "mask": None, "nouns": 0.25, "total": 1.75}
+    losses = {"contrastive": 1.5, "entity": None, "mask": None, "nouns": 0.25, "words": None, "total": 1.75}
     return {"step": step, "epoch": step / 6, "phase": 1, **losses, "lr": 1e-3}
 
 
