@@ -1,7 +1,8 @@
 """Ready-made webdataset shards of img2dataset's, taken into a data folder as they are: linked, not copied.
 
 Every image is decoded once, as after a download; what the shards hold beyond the captions' images stays unused, and
-nothing is fetched.
+nothing is fetched. Since the shards stay as they are, images that would have to be turned or brought to 8 bits are left
+out.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ import xxhash
 
 from curation.benchmark_images import benchmarks_digest
 from curation.download import DownloadConfig
+from curation.fetch import FetchError
 from curation.finish import finish
 from curation.gather import Accounts, map_accounts
+from curation.image_bytes import is_upright, opened
 from curation.image_list import ImageList
 from curation.images import shard_name
 from curation.manifest import Manifest, Part, finished_part, mark_part, open_stage, read_manifest, replacing
 from curation.progress import Progress
 from curation.schema import image_key
 from curation.shard import SCRATCH, account_name
-from curation.verify import ACCOUNT, stored_images
+from curation.verify import ACCOUNT, images_of, look_at
 from curation.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,8 @@ NOT_IN_SHARDS = "not_in_shards"
 """Cause of an image that no shard names."""
 FAILED_BEFORE = "failed_before"
 """Cause of an image that img2dataset could not store; the detail is what it said."""
+NEEDS_COPY = "needs_copy"
+"""Cause of an image that shows what is meant only turned by its EXIF, or brought to 8 bits."""
 
 _REPORT = ["key", "url", "status", "error_message", "original_width", "original_height"]
 
@@ -56,6 +61,8 @@ class AdoptTask:
     """where it lies"""
     images_dir: Path
     """folder of the stage"""
+    max_pixels: int
+    """pixels of an image at most"""
 
     def __str__(self) -> str:
         return f"shard {self.tar_path.name}"
@@ -79,6 +86,7 @@ def adopt(data_dir: Path, shards_dir: Path, config: DownloadConfig) -> Manifest:
     inputs |= {"benchmarks": benchmarks_digest(config.benchmarks)} if config.benchmarks else {}
     content = {
         "everything": config.everything,
+        "max_pixels": config.max_pixels,
         "duplicate_bits": config.duplicate_bits,
         "benchmarks": config.benchmarks,
     }
@@ -101,15 +109,18 @@ def adopt_shard(task: AdoptTask) -> tuple[int, Part]:
     Raises: ValueError when the tar is damaged.
     """
     name = shard_name(task.number)
-    stored = stored_images(task.tar_path)
-    rows = {}
+    found = {
+        name.rpartition(".")[0]: _outcome(task, offset, content) for name, offset, content in images_of(task.tar_path)
+    }
+    rows: dict[int, dict[str, Any]] = {}
     for row in _report(task.tar_path):
         key = image_key(row["url"])
-        if place := stored.get(row["key"]):
+        outcome = found.get(row["key"]) or {"cause": FAILED_BEFORE, "detail": row.get("error_message")}
+        if "cause" not in outcome:
             originals = {name: row.get(name) for name in ("original_width", "original_height")}
-            rows[key] = {"key": key, "shard": task.number, **place, **originals}
+            rows[key] = {"key": key, **outcome, **originals}
         elif key not in rows:
-            rows[key] = {"key": key, "cause": FAILED_BEFORE, "detail": row.get("error_message")}
+            rows[key] = {"key": key, **outcome}
     account = pa.Table.from_pylist([rows[key] for key in sorted(rows)], schema=ACCOUNT)
     with replacing(task.images_dir / account_name(name)) as path:
         pq.write_table(account, path, compression="zstd")
@@ -122,10 +133,24 @@ def adopt_shard(task: AdoptTask) -> tuple[int, Part]:
     return task.number, mark_part(task.images_dir, name, len(account) - causes.total(), causes)
 
 
+def _outcome(task: AdoptTask, offset: int, content: bytes) -> dict[str, Any]:
+    """Return the place of an image and what it is, or why it is left out (columns of `ACCOUNT`)."""
+    try:
+        seen = look_at(content, task.max_pixels)
+        with opened(content, task.max_pixels) as image:
+            if not is_upright(image, content):
+                return {"cause": NEEDS_COPY, "detail": "turned by its EXIF, or not of 8 bits"}
+    except FetchError as error:
+        return {"cause": error.cause, "detail": error.detail}
+    return {"shard": task.number, "offset": offset, **seen}
+
+
 def _parts(tars: list[Path], images_dir: Path, config: DownloadConfig) -> list[Part]:
     found = {number: finished_part(images_dir, shard_name(number)) for number in range(len(tars))}
     parts = {number: part for number, part in found.items() if part}
-    tasks = (AdoptTask(number, tars[number], images_dir) for number, part in found.items() if not part)
+    tasks = (
+        AdoptTask(number, tars[number], images_dir, config.max_pixels) for number, part in found.items() if not part
+    )
     target = f"{adopt_shard.__module__}.{adopt_shard.__name__}"
     log_dir = images_dir / SCRATCH / "log"
     with (

@@ -1,23 +1,32 @@
 """The check of stored images: every shard against its digest, and of a damaged one every image against its own.
 
-A damaged shard is withdrawn: the download then fetches it again, alone.
+Images that were left in their folder are each compared with their own digest, and count with their shard. A damaged
+shard is withdrawn: the download then makes it again, alone.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from curation.images import FILES
 from curation.manifest import Part, finished_part, withdraw_part
 from curation.progress import Progress
 from curation.schema import file_digest
 from curation.shard import account_name
+from curation.verify import ACCOUNT
 
 logger = logging.getLogger(__name__)
+
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ class Damage:
 
 
 def damaged_shards(images_dir: Path) -> list[Damage]:
-    """Return the finished shards of a folder that are missing, cut or changed.
+    """Return the finished shards of a folder that are missing, cut or changed, in the tar or in files outside it.
 
     Raises: FileNotFoundError when the folder holds no finished shard.
     """
@@ -68,18 +77,40 @@ def check_images(data_dir: Path) -> int:
 
 
 def _damage(images_dir: Path, name: str, part: Part | None) -> Damage | None:
-    path = images_dir / name
     if part is None:
         return Damage(name, "the file is not there", [])
-    if file_digest(path) == part.digest:
-        return None
-    keys = []
-    account = pq.read_table(images_dir / account_name(name), columns=["key", "offset", "length", "digest"])
-    with path.open("rb") as file:
-        for row in account.to_pylist():
-            if row["digest"] is not None:
-                file.seek(row["offset"])
-                if xxhash.xxh3_128_hexdigest(file.read(row["length"])) != row["digest"]:
-                    keys.append(row["key"])
-    hit = f"{len(keys)} of {part.rows} images are not what was stored" if keys else "no image is hit, but its headers"
-    return Damage(name, f"{hit}{f', the first has key {keys[0]}' if keys else ''}", keys)
+    try:
+        account = pq.read_table(images_dir / account_name(name), schema=ACCOUNT)
+    except (OSError, pa.ArrowInvalid) as error:
+        return Damage(name, f"its account {account_name(name)} cannot be read: {error}", [])
+    rows = account.filter(pc.field("cause").is_null()).to_pylist()
+    files = [row for row in rows if row["path"] and not _is_as_stored(images_dir / FILES / row["path"], row)]
+    reasons = [_files_reason([row["path"] for row in files])] if files else []
+    hit = []
+    if file_digest(images_dir / name) != part.digest:
+        hit = [row["key"] for row in rows if not row["path"] and not _is_as_stored(images_dir / name, row)]
+        reasons.append(_shard_reason(hit, part.rows))
+    return Damage(name, "; ".join(reasons), [row["key"] for row in files] + hit) if reasons else None
+
+
+def _files_reason(paths: list[str]) -> str:
+    more = f" and {len(paths) - _MOST_NAMED:,} more" if len(paths) > _MOST_NAMED else ""
+    return f"gone or not what was stored, below {FILES}/: {', '.join(paths[:_MOST_NAMED])}{more}"
+
+
+def _shard_reason(keys: list[int], num_images: int) -> str:
+    if not keys:
+        return "no image is hit, but its headers"
+    return f"{len(keys)} of {num_images} images are not what was stored, the first has key {keys[0]}"
+
+
+def _is_as_stored(path: Path, row: Mapping[str, Any]) -> bool:
+    """Return whether the bytes of an account's row (`ACCOUNT`) are still there, in a tar or a file of its own."""
+    try:
+        with path.open("rb") as file:
+            file.seek(row["offset"])
+            # Of a file of its own, everything: it may have grown.
+            content = file.read() if row["path"] else file.read(row["length"])
+    except OSError:
+        return False
+    return bool(xxhash.xxh3_128_hexdigest(content) == row["digest"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from curation.benchmark_images import benchmarks_digest
 from curation.finish import finish
 from curation.image_list import ImageList
+from curation.in_place import link_files
 from curation.manifest import Manifest, open_stage, read_manifest
 from curation.near_duplicates import MAX_BITS
 from curation.rounds import fetch_rounds
@@ -30,6 +31,8 @@ class DownloadConfig:
 
     everything: bool = False
     """fetch the images of all captions, as the paper did, and not only of those that name an entity"""
+    in_place: bool = False
+    """leave images that are named by path in their folder, except those that have to be turned, converted or shrunk"""
     image_size: int = 256
     """longer images are shrunk so that their shorter side has this many pixels; smaller ones keep their size"""
     jpeg_quality: int = 95
@@ -116,16 +119,30 @@ def download(data_dir: Path, config: DownloadConfig, image_root: Path | str | No
     scratch_dir = images_dir / SCRATCH
     shutil.rmtree(scratch_dir, ignore_errors=True)
     images = ImageList(data_dir, captions or entities, config.shard_size, scratch_dir / "sorted")
-    if images.has_paths and image_root is None:
-        raise ValueError(
-            f"{data_dir / 'entities'}: images are named by path; name their folder or address with --image-root"
-        )
     if not images.num_images:
         raise ValueError(f"{data_dir / 'entities'}: names no image to fetch; no caption of the table names an entity")
-    if image_root is not None:
-        is_web = str(image_root).startswith(("http://", "https://"))
-        image_root = str(image_root).rstrip("/") if is_web else str(Path(image_root).resolve())
-    parts, rounds = fetch_rounds(images, images_dir, config, image_root)
+    root = _image_root(image_root, images, config.in_place)
+    if config.in_place:
+        link_files(images_dir, Path(root or ""))
+    parts, rounds = fetch_rounds(images, images_dir, config, root)
     manifest = finish(images, images_dir, parts, rounds, config, entities.digest)
     shutil.rmtree(scratch_dir, ignore_errors=True)
     return manifest
+
+
+def _image_root(image_root: Path | str | None, images: ImageList, in_place: bool) -> str | None:
+    """Return the folder, or the http(s) address, of the images that are named by path; None when none is needed.
+
+    Raises: ValueError when it is missing, or not of the kind that is needed.
+    """
+    is_web = str(image_root).startswith(("http://", "https://"))
+    if image_root is None and images.has_paths:
+        raise ValueError("images are named by path; name their folder or address with --image-root")
+    if in_place and (is_web or not images.has_paths):
+        found = f"image_root = {image_root}" if is_web else "images named by URL"
+        raise ValueError(f"in_place = True: expected images named by path, below a folder; found {found}")
+    if image_root is None or is_web:
+        return str(image_root).rstrip("/") if image_root else None
+    if not Path(image_root).is_dir():
+        raise ValueError(f"image_root = {image_root}: expected a folder, or an address with http:// or https://")
+    return str(Path(image_root).resolve())

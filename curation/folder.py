@@ -9,6 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import pyarrow as pa
 import xxhash
@@ -82,11 +83,11 @@ class DistantFolder:
 
     def has(self, name: str) -> bool:
         """Return whether a file is there."""
-        return bool(self._filesystem.exists(f"{self._path}/{name}"))
+        return bool(self._filesystem.exists(self._at(name)))
 
     def path(self, name: str) -> Path:
         """Return the path of a local copy of a file, which is fetched when it is another than last time."""
-        address = f"{self._path}/{name}"
+        address = self._at(name)
         version = f"{self.address}/{name}\n{self._filesystem.ukey(address)}\n{self._filesystem.size(address)}"
         cache = Path(os.environ.get(CACHE) or Path(tempfile.gettempdir()) / f"ovseg-{os.getuid()}")
         local = cache / xxhash.xxh3_128_hexdigest(version.encode()) / name
@@ -99,13 +100,18 @@ class DistantFolder:
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return `length` bytes of a file, fewer at its end."""
-        content: bytes = self._filesystem.cat_file(f"{self._path}/{name}", start=offset, end=offset + length)
+        content: bytes = self._filesystem.cat_file(self._at(name), start=offset, end=offset + length)
         # A web server that knows no ranges answers with the whole file.
         return content if len(content) <= length else content[offset : offset + length]
 
     def size(self, name: str) -> int:
         """Return the bytes of a file."""
-        return int(self._filesystem.size(f"{self._path}/{name}"))
+        return int(self._filesystem.size(self._at(name)))
+
+    def _at(self, name: str) -> str:
+        # In a URL, "#" and "?" of a file's name would end the path.
+        is_url = self.address.startswith(("http://", "https://"))
+        return f"{self._path}/{quote(name) if is_url else name}"
 
 
 def map_table(path: Path) -> pa.Table:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import imagehash
 import numpy as np
@@ -31,14 +33,22 @@ def checked(content: bytes, max_pixels: int) -> bytes:
 
     Raises: FetchError when this is no image, or one of too many pixels.
     """
+    with opened(content, max_pixels) as image:
+        return content if is_upright(image, content) else _as_png(image)
+
+
+@contextmanager
+def opened(content: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """Yield the image of a file, of which only the header was read.
+
+    Raises: FetchError when this is no image, has too many pixels, or is found broken within the block.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise FetchError("too_many_pixels", f"{width} x {height}")
-            if _is_plain(image, content):
-                return content
-            return _as_png(image)
+            yield image
     except UnidentifiedImageError as error:
         raise FetchError("not_an_image", _first_bytes(content)) from error
     except Image.DecompressionBombError as error:
@@ -54,7 +64,8 @@ def perceptual_hash(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(imagehash.phash(small).hash).tobytes(), "big")
 
 
-def _is_plain(image: Image.Image, content: bytes) -> bool:
+def is_upright(image: Image.Image, content: bytes) -> bool:
+    """Return whether a file shows what is meant without being turned by EXIF or brought to 8 bits."""
     if image.format == "TIFF" or image.mode not in _PLAIN_MODES:
         return False
     if image.format == "PNG" and content[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] == b"\x10":

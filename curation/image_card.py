@@ -42,6 +42,7 @@ class ImageCard:
         self._rounds: Counter[int] = Counter()
         self._sides = np.zeros(len(_SIDES) + 1, np.int64)
         self._ratios = np.zeros(len(_RATIOS) + 1, np.int64)
+        self._left = 0
         self._bytes = 0
         self._pixels = 0
 
@@ -59,6 +60,7 @@ class ImageCard:
         width, height = (known[f"original_{name}"].to_numpy() for name in ("width", "height"))
         self._sides += np.bincount(np.digitize(np.minimum(width, height), _SIDES), minlength=len(self._sides))
         self._ratios += np.bincount(np.digitize(width / height, _RATIOS), minlength=len(self._ratios))
+        self._left += len(stored) - stored["path"].null_count
         self._bytes += int(pc.sum(stored["length"]).as_py() or 0)
         self._pixels += int((stored["width"].to_numpy() * stored["height"].to_numpy().astype(np.int64)).sum())
 
@@ -73,6 +75,7 @@ class ImageCard:
             "hosts": len(self._asked),
             "hosts that gave no image": sum(self._failed[host] == count for host, count in self._asked.items()),
             "stored in a later round": sum(count for rounds, count in self._rounds.items() if rounds > 1),
+            "left in their folder": self._left,
             "images with a near-duplicate": len(groups),
             "groups of near-duplicates": len(groups["group"].unique()),
             "shards": len(parts),

@@ -24,6 +24,8 @@ from curation.vocabulary import Span
 
 SAMPLES_FILE = "samples.arrow"
 PARTNERS_FILE = "partners.arrow"
+FILES = "files"
+"""Link to the folder of images that were left where they lie."""
 MAX_FILE_BYTES = 2 << 30
 
 _DIGEST = b"digest"
@@ -102,19 +104,19 @@ class Samples:
         return np.cumsum([0, *(len(batch) for batch in self._batches)])
 
     def read(self, row: int) -> bytes:
-        """Return the JPEG of a row.
+        """Return the image of a row: a JPEG, or the file as it lies in its folder.
 
-        Raises: FileNotFoundError or ValueError, naming the shard and the way out, when the shard is gone or too short.
+        Raises: FileNotFoundError or ValueError, naming the file and the way out, when it is gone or too short.
         """
-        shard, offset, length = (self.table[name][row].as_py() for name in ("shard", "offset", "length"))
-        name = shard_name(shard)
+        shard, path, offset, length = (self.table[name][row].as_py() for name in ("shard", "path", "offset", "length"))
+        name = shard_name(shard) if path is None else f"{FILES}/{path}"
         try:
             content = self._folder.read(name, offset, length)
         except FileNotFoundError:
-            raise FileNotFoundError(f"{self.images_dir}/{name}: shard not there; {_WAY_OUT}") from None
+            raise FileNotFoundError(f"{self.images_dir}/{name}: not there; {_WAY_OUT}") from None
         if len(content) < length:
             raise ValueError(
-                f"{self.images_dir}/{name}: image {self.table['key'][row]} ends at byte {offset + length}, the shard "
+                f"{self.images_dir}/{name}: image {self.table['key'][row]} ends at byte {offset + length}, the file "
                 f"at byte {self._folder.size(name)}; {_WAY_OUT}"
             )
         return content

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import xxhash
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MENTION = pa.struct([("entity", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
 SPAN = pa.struct([("start", pa.int32()), ("end", pa.int32())])
@@ -49,6 +49,7 @@ SAMPLES = pa.schema(
     [
         pa.field("key", pa.int64(), nullable=False),
         ("shard", pa.int32()),
+        ("path", pa.string()),
         ("offset", pa.int64()),
         ("length", pa.int32()),
         ("width", pa.int32()),
@@ -59,7 +60,8 @@ SAMPLES = pa.schema(
         ),
     ]
 )
-"""images/samples.arrow: one row per stored image, sorted by key; the JPEG is `length` bytes at `offset` of the tar.
+"""images/samples.arrow: one row per stored image, sorted by key; the image is `length` bytes at `offset` of the shard,
+or of the file at `path` below images/files when it was left in its folder.
 
 Mentions are null where a caption names no entity, nouns also where the parse was not asked for them."""
 

@@ -29,8 +29,9 @@ import pyarrow.parquet as pq
 from curation.fetch import FetchError, WebFetcher, read_local
 from curation.image_bytes import checked
 from curation.images import shard_name
+from curation.in_place import accounts_in_place
 from curation.manifest import Part, mark_part
-from curation.verify import account_of_shard
+from curation.verify import ACCOUNT, account_of_shard
 
 if TYPE_CHECKING:
     from curation.download import DownloadConfig
@@ -70,10 +71,7 @@ def download_shard(task: ShardTask) -> tuple[int, Part]:
     name = shard_name(task.number)
     with TemporaryDirectory(dir=task.images_dir / SCRATCH, prefix=f"{task.number:05d}-") as scratch:
         work_dir = Path(scratch)
-        waits_s = _run_img2dataset(task, images, work_dir)
-        account = account_of_shard(
-            images, waits_s, work_dir / f"{task.number:05d}.parquet", work_dir / name, task.number
-        )
+        account = _account(task, images, work_dir)
         pq.write_table(account, work_dir / account_name(name), compression="zstd")
         for file_name in (f"{task.number:05d}_stats.json", f"{task.number:05d}.parquet", account_name(name), name):
             with (work_dir / file_name).open("rb") as written:
@@ -88,6 +86,18 @@ def account_name(tar_name: str) -> str:
     return f"{Path(tar_name).stem}.images.parquet"
 
 
+def _account(task: ShardTask, images: pa.Table, work_dir: Path) -> pa.Table:
+    """Write shard and report into `work_dir` and return the account (`ACCOUNT`) of all images, sorted by key."""
+    in_place = ACCOUNT.empty_table()
+    if task.config.in_place and task.image_root:
+        in_place = accounts_in_place(images, Path(task.image_root), task.config)
+        images = images.filter(pc.invert(pc.is_in(images["key"], in_place["key"].combine_chunks())))
+    waits_s = _run_img2dataset(task, images, work_dir)
+    report_path, tar_path = work_dir / f"{task.number:05d}.parquet", work_dir / shard_name(task.number)
+    stored = account_of_shard(images, waits_s, report_path, tar_path, task.number, task.config.max_pixels)
+    return pa.concat_tables([in_place, stored]).sort_by("key")
+
+
 def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> list[float]:
     """Write shard and report of img2dataset into `work_dir`; return the wait that a host asks for, per image."""
     downloader, resizer, writer = _img2dataset()
@@ -95,7 +105,7 @@ def _run_img2dataset(task: ShardTask, images: pa.Table, work_dir: Path) -> list[
     list_path = work_dir / "list.arrow"
     texts = ["\n".join(caption["text"] for caption in captions) for captions in images["captions"].to_pylist()]
     addresses = pc.coalesce(images["url"], images["image"])
-    table = pa.table({"url": addresses, "caption": texts, "image_key": images["key"]})
+    table = pa.table({"url": addresses, "caption": pa.array(texts, pa.string()), "image_key": images["key"]})
     with pa.ipc.new_file(str(list_path), table.schema) as file:
         file.write_table(table)
     run = downloader.Downloader(

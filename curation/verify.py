@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
-from PIL import Image
 
-from curation.image_bytes import perceptual_hash
+from curation.fetch import FetchError
+from curation.image_bytes import opened, perceptual_hash
 from curation.schema import SAMPLES
 
 IMAGE_KINDS = ("jpg", "jpeg", "png", "webp")
 """Endings of the images in a webdataset tar."""
 
-PLACE = [SAMPLES.field(name) for name in ("shard", "offset", "length", "width", "height")]
+PLACE = [SAMPLES.field(name) for name in ("shard", "path", "offset", "length", "width", "height")]
 STORED = pa.schema(
     [
         *PLACE,
@@ -34,12 +34,14 @@ ACCOUNT = pa.schema([SAMPLES.field("key"), *STORED, *FAILED])
 """images/00012.images.parquet: one row per image of the shard, sorted by key.
 
 `cause` is null for stored images, whose columns are those of `STORED`; for the others these are null. `digest` is the
-xxh3-128 of the JPEG's bytes, hexadecimal, `phash` its perceptual hash, original_width and original_height the size
+xxh3-128 of the image's bytes, hexadecimal, `phash` its perceptual hash, original_width and original_height the size
 before the image was shrunk.
 """
 
 
-def account_of_shard(images: pa.Table, waits_s: list[float], report_path: Path, tar_path: Path, shard: int) -> pa.Table:
+def account_of_shard(
+    images: pa.Table, waits_s: list[float], report_path: Path, tar_path: Path, shard: int, max_pixels: int
+) -> pa.Table:
     """Return the account (`ACCOUNT`) of the images (`curation.image_list.IMAGES`) of a shard.
 
     `waits_s` is what hosts asked to wait, per image; `report_path` is img2dataset's Parquet; an image that it does not
@@ -47,7 +49,12 @@ def account_of_shard(images: pa.Table, waits_s: list[float], report_path: Path, 
 
     Raises: ValueError when the tar is damaged, an image in it cannot be decoded, or it differs from the report.
     """
-    stored = stored_images(tar_path)
+    stored = {}
+    for name, offset, content in images_of(tar_path):
+        try:
+            stored[name.rpartition(".")[0]] = {"offset": offset, **look_at(content, max_pixels)}
+        except FetchError as error:
+            raise ValueError(f"{tar_path.name}: {name} cannot be decoded: {error}") from error
     columns = ["image_key", "key", "status", "error_message", "original_width", "original_height"]
     report = {row["image_key"]: row for row in pq.read_table(report_path, columns=columns).to_pylist()}
     reported = {row["key"] for row in report.values() if row["status"] == "success"}
@@ -71,23 +78,16 @@ def account_of_shard(images: pa.Table, waits_s: list[float], report_path: Path, 
     return pa.Table.from_pylist(rows, schema=ACCOUNT)
 
 
-def stored_images(tar_path: Path) -> dict[str, dict[str, Any]]:
-    """Return name -> where and what (`STORED`), for each image of a tar; each is decoded.
+def images_of(tar_path: Path) -> Iterator[tuple[str, int, bytes]]:
+    """Yield name, offset and bytes of each image of a tar, which is read to its end.
 
-    Raises: ValueError when the tar is damaged or an image in it cannot be decoded.
+    Raises: ValueError when the tar is damaged.
     """
-    stored = {}
     try:
         with tarfile.open(tar_path, "r:") as tar:
             for member in tar:
-                name, _, kind = member.name.rpartition(".")
-                if kind.lower() in IMAGE_KINDS:
-                    file = tar.extractfile(member)
-                    place = {"offset": member.offset_data, "length": member.size}
-                    stored[name] = {
-                        **place,
-                        **_look_at(file.read() if file else b"", f"{tar_path.name}: {member.name}"),
-                    }
+                if member.name.rpartition(".")[2].lower() in IMAGE_KINDS and (file := tar.extractfile(member)):
+                    yield member.name, member.offset_data, file.read()
             end = tar.offset
     except (tarfile.TarError, OSError) as error:
         raise ValueError(f"{tar_path.name}: not a whole tar: {error}") from error
@@ -96,15 +96,16 @@ def stored_images(tar_path: Path) -> dict[str, dict[str, Any]]:
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise ValueError(f"{tar_path.name}: damaged at byte {end}: expected a header or the end of the tar")
-    return stored
 
 
-def _look_at(content: bytes, name: str) -> dict[str, Any]:
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            width, height = image.size
-            phash = perceptual_hash(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"{name} cannot be decoded: {error}") from error
-    return {"width": width, "height": height, "digest": xxhash.xxh3_128_hexdigest(content), "phash": phash}
+def look_at(content: bytes, max_pixels: int) -> dict[str, Any]:
+    """Return length, size, digest and perceptual hash (`STORED`) of an image, which is decoded whole.
+
+    Raises: FetchError when it cannot be, or has too many pixels.
+    """
+    with opened(content, max_pixels) as image:
+        image.load()
+        width, height = image.size
+        phash = perceptual_hash(image)
+    digest = xxhash.xxh3_128_hexdigest(content)
+    return {"length": len(content), "width": width, "height": height, "digest": digest, "phash": phash}

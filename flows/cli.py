@@ -141,7 +141,7 @@ def _download(options: argparse.Namespace) -> None:
     if options.plan:
         from flows.plan import plan_download, show
 
-        print(show([plan_download(options.data_dir, config)]))
+        print(show([plan_download(options.data_dir, config, image_root=options.image_root)]))
         return
     _print_counts(download(options.data_dir, config, options.image_root).counts)
 

@@ -191,6 +191,7 @@ def _many_samples(images_dir: Path, num_rows: int) -> None:
             columns = {
                 "key": part,
                 "shard": np.zeros(count, np.int32),
+                "path": pa.nulls(count, pa.string()),
                 "offset": rng.integers(0, 1 << 29, count),
                 "length": np.full(count, 20_000, np.int32),
                 "width": np.full(count, 341, np.int32),

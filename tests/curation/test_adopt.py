@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from curation.adopt import adopt
 from curation.check import check_images
@@ -68,6 +72,43 @@ def test_shards_of_img2dataset_are_linked_and_read_by_key(
     card = json.loads((data_dir / "images" / "datacard.json").read_text())
     assert card["figures"]["stored"] == 2
     assert adopt(data_dir, shards_dir, CONFIG) == read_manifest(data_dir / "images")
+
+
+def test_images_that_cannot_be_used_as_they_are_are_counted(make_data: Any, tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    plain = _jpeg(Image.effect_noise((40, 30), 60))
+    files = {
+        "plain": plain,
+        "turned": _jpeg(Image.effect_noise((40, 30), 60), exif=turned),
+        "cut": plain[:300],
+        "page": b"<html>",
+        "many": _jpeg(Image.new("L", (41, 30))),
+    }
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "00000.tar", "w") as tar:
+        for name, content in files.items():
+            url = f"http://host.example/{name}"
+            for kind, part in (("jpg", content), ("json", json.dumps({"key": name, "url": url}).encode())):
+                member = tarfile.TarInfo(f"{name}.{kind}")
+                member.size = len(part)
+                tar.addfile(member, io.BytesIO(part))
+    data_dir = make_data(tmp_path / "data", {f"http://host.example/{name}": ["cat"] for name in files})
+
+    adopt(data_dir, tmp_path / "shards", replace(CONFIG, max_pixels=1200))
+
+    samples = Samples(data_dir / "images")
+    assert [samples.read(row) for row in range(len(samples))] == [plain]
+    rows = pq.read_table(data_dir / "images" / "failures.parquet").to_pylist()
+    assert {row["address"].rpartition("/")[2]: row["cause"] for row in rows} == {
+        **{"turned": "needs_copy", "cut": "undecodable", "page": "not_an_image", "many": "too_many_pixels"},
+    }
+
+
+def _jpeg(image: Image.Image, **settings: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **settings)
+    return buffer.getvalue()
 
 
 def test_a_folder_without_tars_is_refused(make_data: Any, tmp_path: Path) -> None:

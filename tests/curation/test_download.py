@@ -230,7 +230,7 @@ def test_a_lost_shard_is_named_and_fetched_again_alone(stored: Path, tmp_path: P
     shutil.copytree(stored, data_dir)
     images_dir = data_dir / "images"
     (images_dir / "00000.tar").unlink()
-    with pytest.raises(FileNotFoundError, match=r"00000.tar: shard not there; .* `ovseg download --verify`"):
+    with pytest.raises(FileNotFoundError, match=r"00000.tar: not there; .* `ovseg download --verify`"):
         Samples(images_dir).read(0)
     download(data_dir, CONFIG, image_root=stored.parent)
     expected, found = Samples(stored / "images"), Samples(images_dir)

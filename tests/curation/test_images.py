@@ -94,7 +94,7 @@ def test_images_are_read_by_key_from_any_address(
             assert samples.captions(2) == [("a cat 8", [("cat", 2, 5)], None)]
             assert pickle.loads(pickle.dumps(samples)).read(3) == CONTENT[3]
     memory.rm(f"{address}/00001.tar")
-    with pytest.raises(FileNotFoundError, match=r"memory://bucket-.*00001\.tar: shard not there; put it back"):
+    with pytest.raises(FileNotFoundError, match=r"memory://bucket-.*00001\.tar: not there; put it back"):
         Samples(address).read(3)
 
 
@@ -117,11 +117,11 @@ def test_a_shard_that_is_gone_or_cut_is_named_with_the_way_out(images_dir: Path)
     (images_dir / "00001.tar").write_bytes(b"head")
     with pytest.raises(
         ValueError,
-        match=r"00001\.tar: image 8 ends at byte 9, the shard at byte 4; put it back, or run `ovseg download -",
+        match=r"00001\.tar: image 8 ends at byte 9, the file at byte 4; put it back, or run `ovseg download -",
     ):
         samples.read(2)
     (images_dir / "00001.tar").unlink()
-    with pytest.raises(FileNotFoundError, match=r"00001\.tar: shard not there; put it back, or run `ovseg"):
+    with pytest.raises(FileNotFoundError, match=r"00001\.tar: not there; put it back, or run `ovseg"):
         samples.read(3)
     assert samples.read(0) == CONTENT[0]
 

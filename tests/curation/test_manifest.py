@@ -88,7 +88,7 @@ def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     folder = made(tmp_path / "entities")
     content = json.loads((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(json.dumps({**content, "schema_version": 0}))
-    with pytest.raises(ValueError, match=r"schema version 0, expected 1; remove entities/ and run its stage again"):
+    with pytest.raises(ValueError, match=r"schema version 0, expected 2; remove entities/ and run its stage again"):
         read_manifest(folder)
 
 

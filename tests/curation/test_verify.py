@@ -12,7 +12,7 @@ from PIL import Image
 
 from curation.image_bytes import perceptual_hash
 from curation.image_list import IMAGES
-from curation.verify import account_of_shard, stored_images
+from curation.verify import account_of_shard, images_of
 
 
 def _jpeg() -> bytes:
@@ -34,7 +34,7 @@ def _account(folder: Path, stored: dict[str, bytes], report: list[tuple[int, str
     images = pa.Table.from_pylist(
         [{"key": k, "url": f"http://a/{k}", "captions": []} for k in (1, 2, 3)], schema=IMAGES
     )
-    return account_of_shard(images, [7.0, 0.0, 0.0], folder / "3.parquet", folder / "00003.tar", shard=3)
+    return account_of_shard(images, [7.0, 0.0, 0.0], folder / "3.parquet", folder / "00003.tar", 3, 1200)
 
 
 def test_account_names_the_bytes_of_each_image_and_the_cause_of_each_failure(tmp_path: Path) -> None:
@@ -70,4 +70,4 @@ def test_a_tar_that_is_cut_or_has_a_broken_header_is_refused(tmp_path: Path) -> 
     for damaged in (content[:second], content[:second] + b"\xff" + content[second + 1 :], content[: second - 700]):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"00003\.tar: (damaged at byte|not a whole tar|b\.jpg cannot be decoded)"):
-            stored_images(path)
+            list(images_of(path))

@@ -39,6 +39,15 @@ def test_larger_images_take_more_disk_and_more_processes_less_time(tmp_path: Pat
     assert slow.time_s == pytest.approx(2 * fast.time_s)
 
 
+def test_images_of_a_folder_need_no_network_and_in_place_no_disk(tmp_path: Path) -> None:
+    copied, in_place = (
+        plan_download(tmp_path, DownloadConfig(in_place=in_place), 1000, "photos") for in_place in (False, True)
+    )
+    assert copied.network_bytes == in_place.network_bytes == in_place.disk_bytes == 0
+    assert copied.disk_bytes == pytest.approx(plan_download(tmp_path, DownloadConfig(), 1000).disk_bytes / 0.75)
+    assert plan_download(tmp_path, DownloadConfig(), 1000, "http://127.0.0.1/photos").network_bytes > 0
+
+
 def test_a_run_is_planned_up_to_its_images_without_what_is_there(tmp_path: Path) -> None:
     plans = plan_run(cc4m(), tmp_path)
     assert [plan.stage for plan in plans] == ["ingest", "parse", "download"]

@@ -57,7 +57,7 @@ def write_data(folder: Path, count: int = 48, broken: Sequence[int] = ()) -> Pat
             offset = shard.offset + tarfile.BLOCKSIZE
             shard.addfile(member, io.BytesIO(data))
             captions = [caption(entity, ground) for ground in ("grass", "sand")[: 1 + row % 2]]
-            rows.append(dict(zip(SAMPLES.names, (key, 0, offset, len(data), SIZE, SIZE, captions), strict=True)))
+            rows.append(dict(zip(SAMPLES.names, (key, 0, None, offset, len(data), SIZE, SIZE, captions), strict=True)))
     write_samples(folder / "images", [pa.Table.from_pylist(rows, SAMPLES)], digest=f"test-{count}")
     if count:
         partners = np.array([[(row + 4 * k) % count for k in (1, 2)] for row in range(count)], dtype=np.int32)
