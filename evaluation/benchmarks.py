@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ OUTSIDE = -1
 """in a table of labels: a value that no mask of the benchmark may hold"""
 
 
+Split = Literal["test", "training"]
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where a benchmark's folder keeps its files."""
@@ -38,12 +42,35 @@ class Layout:
     """file with an image name per line, without ending; None takes every mask's"""
 
 
-VOC = Layout("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/val.txt")
-CONTEXT = Layout("JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext/val.txt")
-COCO_OBJECT = Layout("images/val2017", "annotations/instances_val2017.json")
-COCO_STUFF = Layout("images/val2017", "annotations/val2017")
-ADE20K = Layout("images/validation", "annotations/validation")
-FOLDER = Layout("images", "masks")
+@dataclass(frozen=True)
+class Splits:
+    """The images that figures are taken from, and others with masks to choose checkpoints or settings by."""
+
+    test: Layout
+    """as published: the validation sets of these benchmarks"""
+    training: Layout | None = None
+    """None: the benchmark has no others"""
+
+
+VOC = Splits(
+    Layout("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/val.txt"),
+    Layout("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/train.txt"),
+)
+CONTEXT = Splits(
+    Layout("JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext/val.txt"),
+    Layout("JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext/train.txt"),
+)
+COCO_OBJECT = Splits(
+    Layout("images/val2017", "annotations/instances_val2017.json"),
+    Layout("images/train2017", "annotations/instances_train2017.json"),
+)
+COCO_STUFF = Splits(
+    Layout("images/val2017", "annotations/val2017"), Layout("images/train2017", "annotations/train2017")
+)
+ADE20K = Splits(
+    Layout("images/validation", "annotations/validation"), Layout("images/training", "annotations/training")
+)
+FOLDER = Splits(Layout("images", "masks"))
 
 
 @dataclass(frozen=True)
@@ -87,8 +114,7 @@ class LabelledImages:
             has values outside the benchmark's.
         """
         mask = self.masks[position]
-        with _opened(self.images[position]) as image:
-            image_HWC = _decoded(self.images[position], image, "RGB")
+        image_HWC = read_rgb(self.images[position])
         if isinstance(mask, InstanceMask):
             path, value_HW = mask.path, mask.draw()
         else:
@@ -118,7 +144,7 @@ class Benchmark:
 
     title: str
     """name for people"""
-    layout: Layout
+    splits: Splits
     """where its files lie"""
     classes: tuple[str, ...] | None
     """names of the classes by label; None reads them from classes.txt in the folder, one per line"""
@@ -129,12 +155,18 @@ class Benchmark:
     unseen: tuple[str, ...] = ()
     """classes that the zero-shot literature usually keeps from training; empty where it has no usual split"""
 
-    def open(self, root: Path) -> LabelledImages:
+    def open(self, root: Path, split: Split = "test") -> LabelledImages:
         """Return the images of the folder, after a look that every file is there.
 
-        Raises: FileNotFoundError that says what was looked for and what was found.
+        Raises: FileNotFoundError that says what was looked for and what was found; ValueError for a split that the
+        benchmark does not have.
         """
-        layout = self.layout
+        layout = getattr(self.splits, split)
+        if layout is None:
+            raise ValueError(
+                f"{self.title} has no split 'training', all its images belong to the figure: train without validation "
+                f"(--set phase1.validation=null), or validate on another benchmark"
+            )
         wanted = [name for name in (layout.images, layout.masks, layout.list) if name is not None]
         wanted += [FOLDER_CLASSES] if self.classes is None else []
         if missing := [name for name in wanted if not (root / name).exists()]:
@@ -226,6 +258,15 @@ def _image_of(stem: Path) -> Path:
     """Return the image with this path but for its ending; where there is none, the first that was looked for."""
     candidates = [stem.with_name(f"{stem.name}{ending}") for ending in IMAGE_ENDINGS]
     return next((path for path in candidates if path.exists()), candidates[0])
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Return the pixels of an image as they lie in the file, where a mask lies too: not turned. Shapes: [H, W, 3].
+
+    Raises: ValueError when it cannot be decoded.
+    """
+    with _opened(path) as image:
+        return _decoded(path, image, "RGB")
 
 
 def _opened(path: Path) -> Image.Image:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from evaluation.templates import TemplateSet, check_templates
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -18,8 +20,8 @@ class Protocol:
     """side of the sliding square window, in pixels of the resized image; None shows the whole image at once"""
     stride: int | None = None
     """step from one window to the next, in pixels; None puts windows side by side"""
-    templates: tuple[str, ...] = ("a photo of a {}.",)
-    """sentences around a class name; their embeddings are averaged"""
+    templates: TemplateSet | tuple[str, ...] = "simple"
+    """sentences around a class name, or the name of a set of them; their embeddings are averaged"""
     assignment: Literal["hard", "soft"] = "hard"
     """hard: a pixel belongs to its likeliest group; soft: to all groups, by their probabilities"""
     top_classes: int | None = None
@@ -55,12 +57,8 @@ class Protocol:
             raise ValueError(
                 f"stride = {self.stride} skips pixels between windows of {self.window}; use <= {self.window}"
             )
-        for name in ("templates", "background_templates"):
-            templates = getattr(self, name)
-            if not templates or any(template.count("{}") != 1 for template in templates):
-                raise ValueError(
-                    f"{name} = {templates}: every template needs the name's place {{}} once, e.g. 'a {{}}.'"
-                )
+        check_templates("templates", self.templates)
+        check_templates("background_templates", self.background_templates)
         if self.background == "words" and not self.background_words:
             raise ValueError("background = 'words' needs background_words, e.g. ('grass', 'sky'); or use 'threshold'")
         if not 0 <= self.threshold <= 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from evaluation.templates import sentences
 from model import OVSegmentor
 
 PROMPTS_PER_PASS = 512
@@ -25,18 +26,19 @@ def check_names(names: Sequence[str]) -> None:
 
 
 @torch.inference_mode()
-def embed_names(model: OVSegmentor, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+def embed_names(model: OVSegmentor, names: Sequence[str], templates: str | Sequence[str]) -> Tensor:
     """Return one unit vector per name: the direction of the mean of its prompts' embeddings.
 
-    Shapes: [N, E]. Embeddings are averaged as the model gives them, before normalisation, as published
+    `templates` are sentences, or the name of a set of them. Shapes: [N, E]. Embeddings are averaged as the model gives them, before normalisation, as published
     (reference: NOTES.md 9.1). The model is put into eval mode.
     """
     model.eval()
-    prompts = [template.format(name) for name in names for template in templates]
+    around = sentences(templates)
+    prompts = [template.format(name) for name in names for template in around]
     embedding_PE = torch.cat(
         [
             model.encode_text(model.tokenize(prompts[start : start + PROMPTS_PER_PASS])).embedding_BE
             for start in range(0, len(prompts), PROMPTS_PER_PASS)
         ]
     )
-    return normalize(embedding_PE.view(len(names), len(templates), -1).mean(1), dim=-1)
+    return normalize(embedding_PE.view(len(names), len(around), -1).mean(1), dim=-1)

@@ -6,7 +6,7 @@ H, W an image's size, or a window's; h, w a window's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -231,12 +231,7 @@ class Segmenter:
             # Where the image is: a photograph of many megapixels is made small before it goes to a GPU.
             image_CHW = interpolate(image_CHW[None], size, mode="bilinear", antialias=True)[0]
         image_CHW = image_CHW.to(self.model.logit_scale.device)
-        if image_CHW.dtype != torch.uint8:
-            return image_CHW
-        mean_C11, std_C11 = (
-            torch.tensor(values, device=image_CHW.device).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD)
-        )
-        return (image_CHW / 255 - mean_C11) / std_C11
+        return normalised(image_CHW) if image_CHW.dtype == torch.uint8 else image_CHW
 
     def _checked(self, class_CE: Tensor) -> Tensor:
         width = self.model.config.embedding_width
@@ -254,7 +249,7 @@ class Segmenter:
             patch_BNC = list(self.cosine(self.model.patch_embedding(window_BCHW)))
         parts = (
             soft_BGN,
-            soft_BGHW.argmax(1).int(),
+            highest(soft_BGHW.unbind(1))[1].int(),
             self.cosine(features.group_embedding_BGE),
             self.cosine(features.embedding_BE),
             patch_BNC,
@@ -286,6 +281,14 @@ class _Seen(NamedTuple):
     cosine_GC: Tensor
     image_cosine_C: Tensor
     patch_cosine_NC: Tensor | None
+
+
+def normalised(pixel_CHW: Tensor) -> Tensor:
+    """Return pixels from 0 to 255 as encode_image takes them. Shapes: [..., 3, H, W] -> the same."""
+    mean_C11, std_C11 = (
+        torch.tensor(values, device=pixel_CHW.device).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD)
+    )
+    return (pixel_CHW / 255 - mean_C11) / std_C11
 
 
 def spread(regions: Regions, score_KGC: Tensor, protocol: Protocol) -> Tensor:
@@ -365,18 +368,24 @@ def _best(regions: Regions, class_KGC: Tensor, protocol: Protocol) -> tuple[Tens
     """Return each pixel's best score and its class, [H, W] each; as many classes at once as memory is meant to hold."""
     chosen_C = contenders(class_KGC.flatten(0, 1))
     per_pass = max(1, SCORES_AT_ONCE // (regions.size[0] * regions.size[1]))
-    best_HW: Tensor | None = None
-    for start in range(0, len(chosen_C), per_pass):
-        class_C = chosen_C[start : start + per_pass]
-        score_HW, position_HW = spread(regions, class_KGC[..., class_C], protocol).max(0)
-        found_HW = class_C[position_HW]
-        if best_HW is None:
-            best_HW, label_HW = score_HW, found_HW
-        else:
-            label_HW = torch.where(score_HW > best_HW, found_HW, label_HW)
-            best_HW = torch.maximum(score_HW, best_HW)
-    assert best_HW is not None
-    return best_HW, label_HW
+    passes = (spread(regions, class_KGC[..., class_C], protocol) for class_C in torch.split(chosen_C, per_pass))
+    best_HW, position_HW = highest(score_HW for score_CHW in passes for score_HW in score_CHW)
+    return best_HW, chosen_C[position_HW]
+
+
+def highest(maps: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the largest value at every place and the number of the first map that has it.
+
+    What max(0) of their stack gives, but many times as fast on a CPU, and without the stack.
+    """
+    each = iter(maps)
+    best = next(each).clone()
+    position = torch.zeros(best.shape, dtype=torch.int64, device=best.device)
+    for number, value in enumerate(each, 1):
+        is_higher = value > best
+        position.masked_fill_(is_higher, number)
+        torch.maximum(best, value, out=best)
+    return best, position
 
 
 def _with_background(

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.images import Samples
+from evaluation.templates import FULL_80
 from model import ModelConfig, OVSegmentor, initial, learn_wordpiece, load_tokenizer
 from model.workers import worker_rank
 from training.config import TrainConfig
 from training.phase import Phase
 from training.state import writing_folder
-from training.templates import TEMPLATES
 from training.workers import wait_for_all
 
 TOKENIZER = "tokenizer"
@@ -72,7 +72,7 @@ def entities_named(samples: Samples) -> list[str]:
 
 
 def _texts(samples: Samples, config: TrainConfig) -> Iterator[str]:
-    yield from TEMPLATES
+    yield from FULL_80
     yield from (config.prompts.template, config.prompts.extra_template, *config.prompts.extra_nouns)
     for row in range(len(samples)):
         for caption in samples.captions(row):

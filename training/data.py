@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from curation.images import Partners, Samples
+from evaluation.templates import FULL_80
 from training.config import TrainConfig
 from training.entity_masking import NounPrompts, answer, entities_of, masked_mentions, question
-from training.templates import TEMPLATES
 from training.transforms import Transform, UndecodableError
 
 T = TypeVar("T")
@@ -176,7 +176,7 @@ class TrainingSet(Dataset[Chunk]):
         captions = self.samples.captions(row)
         caption = captions[int(generator.integers(len(captions)))]
         entities = entities_of(caption.mentions)
-        template = TEMPLATES[int(generator.integers(len(TEMPLATES)))]
+        template = FULL_80[int(generator.integers(len(FULL_80)))]
         masked = masked_mentions(caption, self.config.masked, generator)
         return Words(
             place=place,

@@ -1,8 +1,11 @@
-"""The 80 sentences that CLIP put around the names of ImageNet's classes; answers begin with one of them."""
+"""Sentences around a class name, in sets with names. Source: CLIP (Radford et al., arXiv 2103.00020), its notebook."""
 
 from __future__ import annotations
 
-TEMPLATES = tuple(
+from collections.abc import Sequence
+from typing import Literal
+
+FULL_80 = tuple(
     """\
 a bad photo of a {}.
 a photo of many {}.
@@ -86,3 +89,27 @@ a photo of a small {}.
 a tattoo of the {}.
 """.splitlines()
 )
+"""all that CLIP put around the names of ImageNet's classes; answers of masked entity completion begin with one"""
+SUBSET_7 = (
+    *("itap of a {}.", "a bad photo of a {}.", "a origami {}.", "a photo of the large {}."),
+    *("a {} in a video game.", "art of the {}.", "a photo of the small {}."),
+)
+"""the seven that CLIP's authors found to do best; "itap" is "I took a picture" """
+SIMPLE = ("a photo of a {}.",)
+"""the one of the published segmentation protocol"""
+TemplateSet = Literal["simple", "subset_7", "full_80"]
+SETS: dict[str, tuple[str, ...]] = {"simple": SIMPLE, "subset_7": SUBSET_7, "full_80": FULL_80}
+
+
+def sentences(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the sentences of a set by its name, or the sentences as they are given."""
+    return SETS[templates] if isinstance(templates, str) else tuple(templates)
+
+
+def check_templates(field: str, templates: str | Sequence[str]) -> None:
+    """Raise ValueError when a config's field holds no set's name and no usable sentences."""
+    if isinstance(templates, str) and templates not in SETS:
+        raise ValueError(f"{field} = {templates!r}: known sets are {', '.join(SETS)}; or give sentences")
+    found = sentences(templates)
+    if not found or any(template.count("{}") != 1 for template in found):
+        raise ValueError(f"{field} = {found}: every template needs the name's place {{}} once, e.g. 'a {{}}.'")
