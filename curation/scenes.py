@@ -41,6 +41,8 @@ class ScenesConfig:
     """training scenes: captions and images, no masks"""
     num_held_out: int = 300
     """scenes of the benchmark, with masks; never among the training scenes"""
+    num_validation: int = 100
+    """further scenes with masks, for measurements while training; in neither of the others"""
     level: Level = "textured"
     """plain: one flat colour a kind; shaded: several hues, shading; textured: any hue, patterns, patterned grounds"""
     image_size: int = 64
@@ -58,7 +60,7 @@ class ScenesConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        for name, least in (("num_images", 1), ("num_held_out", 1), ("image_size", 32), ("port", 1024)):
+        for name, least in (("num_images", 1), ("num_held_out", 1), ("num_validation", 1), ("image_size", 32), ("port", 1024)):
             if getattr(self, name) < least:
                 raise ValueError(f"ScenesConfig.{name} = {getattr(self, name)}: use {least} or more")
         if self.port > 65535:
@@ -152,23 +154,28 @@ class _PartWriter:
 
 
 def _write_benchmark(folder: Path, config: ScenesConfig) -> Counter[str]:
-    """Write the held-out scenes in the layout of PASCAL VOC and return how many pixels each class has."""
+    """Write the held-out and the validation scenes in the layout of PASCAL VOC; return the held-out pixels by class."""
     pixels: Counter[str] = Counter()
     classes = ("background", *ENTITIES)
     palette = np.random.default_rng(0).integers(40, 256, (256, 3), np.uint8)
     palette[0] = 0
-    for index in range(config.num_held_out):
-        rng = np.random.default_rng([config.seed, 1, index])
-        scene = draw(rng, config.level, config.image_size)
-        (folder / "JPEGImages" / f"{index:06d}.jpg").write_bytes(_jpeg(scene.pixels))
+    names: dict[str, list[str]] = {"val": [], "train": []}
+    counts = (("val", 1, config.num_held_out), ("train", 2, config.num_validation))
+    for split, stream, index in ((split, stream, index) for split, stream, num in counts for index in range(num)):
+        scene = draw(np.random.default_rng([config.seed, stream, index]), config.level, config.image_size)
+        name = f"{index:06d}" if split == "val" else f"{split}-{index:06d}"
+        (folder / "JPEGImages" / f"{name}.jpg").write_bytes(_jpeg(scene.pixels))
         mask = Image.fromarray(scene.labels)
         mask.putpalette(palette.tobytes())
-        mask.save(folder / "SegmentationClass" / f"{index:06d}.png")
-        for label, count in enumerate(np.bincount(scene.labels.ravel(), minlength=len(classes))):
-            pixels[f"held-out pixels {classes[label]}"] += int(count)
+        mask.save(folder / "SegmentationClass" / f"{name}.png")
+        names[split].append(name)
+        if split == "val":
+            for label, count in enumerate(np.bincount(scene.labels.ravel(), minlength=len(classes))):
+                pixels[f"held-out pixels {classes[label]}"] += int(count)
     sets = folder / "ImageSets" / "Segmentation"
     sets.mkdir(parents=True, exist_ok=True)
-    (sets / "val.txt").write_text("".join(f"{index:06d}\n" for index in range(config.num_held_out)))
+    for split in names:
+        (sets / f"{split}.txt").write_text("".join(f"{name}\n" for name in names[split]))
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes))
     return pixels
 

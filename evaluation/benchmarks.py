@@ -152,6 +152,8 @@ class Benchmark:
     """value of each class in a mask; None: its position"""
     void: tuple[int, ...] = ()
     """further values of a mask that count nowhere"""
+    threshold: float = 0.95
+    """published background threshold (NOTES 9)"""
     unseen: tuple[str, ...] = ()
     """classes that the zero-shot literature usually keeps from training; empty where it has no usual split"""
 
@@ -207,7 +209,7 @@ _COCO_STUFF_CLASSES = read_classes(CLASSES_DIR / "coco_stuff_171.txt")
 _CONTEXT_UNSEEN = ("cow", "motorbike", "sofa", "cat")
 BENCHMARKS: dict[str, Benchmark] = {
     "voc": Benchmark("PASCAL VOC 2012", VOC, VOC_CLASSES, unseen=("plant", "sheep", "sofa", "train", "monitor")),
-    "context": Benchmark("PASCAL Context", CONTEXT, _CONTEXT_CLASSES, unseen=_CONTEXT_UNSEEN),
+    "context": Benchmark("PASCAL Context", CONTEXT, _CONTEXT_CLASSES, threshold=0.35, unseen=_CONTEXT_UNSEEN),
     "context59": Benchmark(
         "PASCAL Context without background",
         CONTEXT,
@@ -216,7 +218,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         void=(0,),
         unseen=_CONTEXT_UNSEEN,
     ),
-    "coco_object": Benchmark("COCO Object", COCO_OBJECT, ("background", *_COCO_STUFF_CLASSES[:80])),
+    "coco_object": Benchmark("COCO Object", COCO_OBJECT, ("background", *_COCO_STUFF_CLASSES[:80]), threshold=0.9),
     "coco_stuff": Benchmark(
         "COCO-Stuff 164k",
         COCO_STUFF,

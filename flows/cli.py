@@ -188,13 +188,16 @@ def _entities(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from flows.recipes import with_benchmark
     from training.launch import train
 
     config, out = _recipe(options), options.out
+    root = Path(config.benchmark_root) if config.benchmark_root else None
+    phases = [with_benchmark(phase, config, root) for phase in (config.phase1, config.phase2) if phase is not None]
+    model = None
     with ray_cluster():
-        model = train(options.data_dir, out / "phase1", config.model, config.phase1)
-        if config.phase2 is not None:
-            model = train(options.data_dir, out / "phase2", config.model, config.phase2, model)
+        for phase in phases:
+            model = train(options.data_dir, out / f"phase{phase.phase}", config.model, phase, model)
     print(f"model: {model}")
 
 

@@ -20,7 +20,7 @@ from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.pairs import pairs
 from flows.parse import parse
-from flows.recipes import PipelineConfig
+from flows.recipes import PipelineConfig, with_benchmark
 from flows.report import report
 from flows.train import train
 
@@ -47,12 +47,14 @@ def pipeline(config: PipelineConfig, out: Path) -> Path:
     entities = _after(parse, captions)(data_dir, config.parse)
     with _image_server(config, out) as image_root:
         images = _after(download, entities)(data_dir, config.download, image_root)
-    phase1 = _after(train, images)(data_dir, out / "phase1", config.model, config.phase1)
+    phase1 = _after(train, images)(
+        data_dir, out / "phase1", config.model, with_benchmark(config.phase1, config, benchmark_root)
+    )
     models = {"phase1": phase1}
     if config.phase2 is not None:
         partners = _after(pairs, images)(data_dir, config.pairs)
         models["phase2"] = _after(train, phase1, partners)(
-            data_dir, out / "phase2", config.model, config.phase2, phase1
+            data_dir, out / "phase2", config.model, with_benchmark(config.phase2, config, benchmark_root), phase1
         )
     result = _after(evaluate, *models.values())(
         models,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from curation.captions import IngestConfig
@@ -15,7 +16,15 @@ from curation.scenes_drawing import GROUNDS
 from evaluation.config import Protocol
 from model import ImageConfig, LossConfig, ModelConfig, TextConfig
 from model.presets import groupvit_vit_b, groupvit_vit_s, ovsegmentor_vit_b, ovsegmentor_vit_s
-from training.config import AugmentConfig, ComputeConfig, LaunchConfig, OptimConfig, PromptConfig, TrainConfig
+from training.config import (
+    AugmentConfig,
+    ComputeConfig,
+    LaunchConfig,
+    OptimConfig,
+    PromptConfig,
+    TrainConfig,
+    ValidationConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,16 @@ class PipelineConfig:
             raise ValueError(f"serve_port = {self.serve_port}: nothing to serve; pass --set image_root=PATH")
 
 
+def with_benchmark(config: TrainConfig, recipe: PipelineConfig, root: Path | None) -> TrainConfig:
+    """Return a phase whose validation takes the recipe's benchmark, found at `root`, and protocol where it has none."""
+    validation = config.validation
+    if validation is None or root is None:
+        return config
+    if validation.root is None:
+        validation = replace(validation, benchmark=recipe.benchmark, root=str(root.resolve()))
+    return replace(config, validation=replace(validation, protocol=validation.protocol or recipe.protocol))
+
+
 Recipe = Callable[[int], PipelineConfig]
 """seed -> the config of a run"""
 
@@ -109,7 +128,7 @@ def demo_debug(seed: int = 0) -> PipelineConfig:
         recipe,
         title="Debug run: every stage of the demo, too short to learn",
         caveat="A handful of scenes and steps: the run shows that every stage works; its figures mean nothing.",
-        scenes=replace(recipe.scenes, num_images=300, num_held_out=20),
+        scenes=replace(recipe.scenes, num_images=300, num_held_out=20, num_validation=10),
         phase1=replace(recipe.phase1, steps=12, checkpoint_every=4),
         phase2=replace(recipe.phase2, steps=6, checkpoint_every=3),
     )
@@ -133,13 +152,15 @@ def photos(seed: int = 0) -> PipelineConfig:
         download=DownloadConfig(allow_private=True, image_size=128, shard_size=250),
         pairs=PairsConfig(seed=seed),
         model=_small_model(image_size=112, patch_size=8),
-        phase1=replace(_small_phase(seed), steps=300, augment=AugmentConfig(kind="crop")),
+        # Nothing is asked of the benchmark folder but the images of its figure: no validation.
+        phase1=replace(_small_phase(seed), steps=300, augment=AugmentConfig(kind="crop"), validation=None),
         phase2=replace(
             _small_phase(seed),
             phase=2,
             steps=60,
             augment=AugmentConfig(kind="crop"),
             optim=OptimConfig(lr=1e-4, warmup_steps=0),
+            validation=None,
         ),
         protocol=Protocol(templates=("a photo of a {}",), shorter_side=128, window=112, stride=56),
     )
@@ -316,6 +337,7 @@ def shrunk(recipe: PipelineConfig) -> PipelineConfig:
             tokenizer_size=like.tokenizer_size,
             loader_workers=1,
             checkpoint_every=like.checkpoint_every,
+            validation=like.validation,
             launch=like.launch,
         )
 
@@ -434,6 +456,7 @@ def _published_phase(seed: int, phase: Literal[1, 2]) -> TrainConfig:
         compute=ComputeConfig(precision="bfloat16", compile=True),
         loader_workers=4,
         checkpoint_every=500,
+        validation=ValidationConfig(every=steps_per_epoch),
         launch=LaunchConfig(workers=8, threads=4, use_gpu=True),
     )
 
@@ -445,5 +468,6 @@ def _small_phase(seed: int) -> TrainConfig:
         augment=AugmentConfig(kind="flip"),
         optim=OptimConfig(lr=2e-3),
         prompts=PromptConfig(extra_nouns=GROUNDS),
+        validation=ValidationConfig(every=250, num_images=100),
         launch=LaunchConfig(workers=1, threads=2),
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from evaluation.benchmarks import Split
+from evaluation.config import Protocol
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -106,6 +109,32 @@ class LaunchConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """Zero-shot evaluation while a phase trains. It reads masks: to watch and to choose by, never to learn from."""
+
+    every: int = 1000
+    """steps between measurements; the last step is always measured"""
+    benchmark: str | None = None
+    """name of the benchmark; a recipe's run puts its own where there is none"""
+    root: str | None = None
+    """its folder; a recipe's run puts its own where there is none"""
+    split: Split = "training"
+    """`training`: images that the benchmark's figure is not taken from; `test`: those of the figure, as published (the
+    release kept the checkpoint that was best on VOC's validation set), which makes the figure too good"""
+    num_images: int = 200
+    """images to measure on, at even steps over the split"""
+    keep: Literal["last", "best"] = "last"
+    """which becomes the phase's model; the best is in best/ either way"""
+    protocol: Protocol | None = None
+    """how the model is asked; a recipe's run puts its own where there is none"""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "num_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"validation.{name} = {getattr(self, name)}: needs 1 or more")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training phase."""
 
@@ -137,6 +166,8 @@ class TrainConfig:
     """steps between checkpoints, of which the last two are kept"""
     log_every: int = 20
     """steps between log lines"""
+    validation: ValidationConfig | None = None
+    """zero-shot evaluation on the way; None trains without a look at any mask"""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     """how a step is computed"""
     launch: LaunchConfig = field(default_factory=LaunchConfig)

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model import Batch, Losses
+from model import Batch, Losses, OVSegmentor
 from model.workers import num_workers, worker_rank
 from training import state
 from training.accumulate import average_gradients, backward_in_parts
@@ -32,6 +32,7 @@ from training.optim import apply_gradients, build_optimizer, learning_rate
 from training.phase import Phase
 from training.record import card_facts, run_record
 from training.transforms import build_transform
+from training.validation import Validation
 from training.word_masking import WordMasking
 from training.workers import from_all, mean_losses, wait_for_all
 
@@ -67,7 +68,7 @@ def _train(trainer: Trainer, report: Report | None) -> None:
             metrics = stack.enter_context(MetricsWriter(trainer.phase.run_dir, progress.step, config))
         batches = stack.enter_context(closing(trainer.batches()))
         while progress.step < config.steps:
-            line = trainer.step(batches)
+            line = trainer.step(batches) | trainer.validate()
             if metrics is not None:
                 metrics.write(line)
             if progress.step % config.checkpoint_every == 0 or progress.step == config.steps:
@@ -113,6 +114,8 @@ class Trainer:
         if num_workers() > 1 and self.config.compute.accumulate == 1:
             # A group of its own: DDP's reductions run beside the model's gathers and must not be matched with them.
             self.objective = DistributedDataParallel(self.model, process_group=dist.new_group())
+        validation = self.config.validation
+        self.validation = None if validation is None else Validation(validation, phase.run_dir)
         self.nouns = NounPrompts(entities_named(samples), self.config.prompts)
         self.dataset = TrainingSet(
             samples,
@@ -192,6 +195,16 @@ class Trainer:
         whole.total.backward()  # type: ignore[no-untyped-call]
         return whole
 
+    def validate(self) -> dict[str, float]:
+        """Return the model's zero-shot mIoU as a metric where it is due, on the first worker; the others wait."""
+        step, found = self.progress.step, dict[str, float]()
+        if self.validation is None or not self.validation.is_due(step, self.config.steps):
+            return found
+        if worker_rank() == 0:
+            found["validation_miou"] = self.validation.measure(self.model, step)
+        wait_for_all()
+        return found
+
     def save(self) -> Path:
         """Write a checkpoint; return its folder."""
         everyone = from_all(self.progress.__dict__)
@@ -211,9 +224,13 @@ class Trainer:
         if worker_rank() == 0:
             progress = self.progress
             record = run_record(self.phase.settings(), self.model, progress.step, undecodable, progress.train_time_s)
+            record["best"] = None if self.validation is None else self.validation.best()
             facts = card_facts(record, len(self.dataset), last_losses(self.phase.run_dir))
+            model = self.model
+            if self.validation is not None and self.validation.config.keep == "best":
+                model = OVSegmentor.from_pretrained(self.validation.best_dir)
             with state.writing_folder(self.phase.model_dir) as folder:
-                self.model.save_pretrained(folder, facts)
+                model.save_pretrained(folder, facts)
             state.write_json(self.phase.run_dir / state.RUN, record)
 
     def _resume(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,12 @@ PACKAGES = ("torch", "transformers", "timm", "numpy", "pyarrow")
 
 
 def run_settings(model: ModelConfig, config: TrainConfig, inputs: dict[str, str]) -> dict[str, Any]:
-    """Return what decides the run's weights; a run is only resumed under equal settings."""
-    return {"phase": config.phase, "model": asdict(model), "train": asdict(config), "inputs": inputs}
+    """Return what decides the run's weights; a run is only resumed under equal settings.
+
+    Validation is not among them: it only looks on.
+    """
+    train = asdict(replace(config, validation=None))
+    return {"phase": config.phase, "model": asdict(model), "train": train, "inputs": inputs}
 
 
 def run_record(

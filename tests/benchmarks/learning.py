@@ -118,7 +118,7 @@ def table(out: Path, steps: int, seeds: list[int]) -> str:
 
 
 def _seeded(config: TrainConfig, seed: int) -> TrainConfig:
-    return replace(config, seed=seed)
+    return replace(config, seed=seed, validation=None)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from curation.scenes_drawing import GROUNDS, Level, draw
 from curation.scenes_things import ENTITIES
 from curation.schema import file_digest
 
-SMALL = ScenesConfig(num_images=40, num_held_out=5, fault_rate=0.3, slow_rate=0.2)
+SMALL = ScenesConfig(num_images=40, num_held_out=5, num_validation=3, fault_rate=0.3, slow_rate=0.2)
 LEVELS: tuple[Level, ...] = ("plain", "shaded", "textured")
 
 
@@ -105,9 +105,10 @@ def test_the_table_holds_every_scene_and_its_faults_are_counted(scenes_dir: Path
 def test_the_benchmark_has_the_layout_of_voc(scenes_dir: Path) -> None:
     folder = scenes_dir / "benchmark"
     assert (folder / "classes.txt").read_text().split() == ["background", *ENTITIES]
-    names = (folder / "ImageSets/Segmentation/val.txt").read_text().split()
-    assert len(names) == 5
-    for name in names:
+    names, others = ((folder / f"ImageSets/Segmentation/{split}.txt").read_text().split() for split in ("val", "train"))
+    assert (len(names), len(others)) == (5, 3)
+    assert not set(names) & set(others)
+    for name in names + others:
         image, mask = (
             Image.open(folder / f"JPEGImages/{name}.jpg"),
             Image.open(folder / f"SegmentationClass/{name}.png"),
@@ -119,7 +120,9 @@ def test_the_benchmark_has_the_layout_of_voc(scenes_dir: Path) -> None:
 
 def test_held_out_scenes_are_no_training_scenes(scenes_dir: Path) -> None:
     training = {path.read_bytes() for path in (scenes_dir / "images").iterdir()}
-    assert not training & {path.read_bytes() for path in (scenes_dir / "benchmark/JPEGImages").iterdir()}
+    held_out = {path.read_bytes() for path in (scenes_dir / "benchmark/JPEGImages").iterdir()}
+    assert len(held_out) == 5 + 3
+    assert not training & held_out
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -26,6 +26,17 @@ def test_images_come_in_the_order_of_the_list(tmp_path: Path, scene: np.ndarray,
     assert truth_HW.tolist() == scene.tolist()
 
 
+def test_images_to_choose_by_are_not_those_of_the_figure(
+    tmp_path: Path, scene: np.ndarray, write_benchmark: Write
+) -> None:
+    root = write_benchmark(tmp_path / "b", [scene] * 3)
+    (root / "ImageSets/Segmentation/val.txt").write_text("001\n")
+    (root / "ImageSets/Segmentation/train.txt").write_text("002\n000\n")
+    assert BENCHMARKS["scenes"].open(root, "training").names == ("002", "000")
+    with pytest.raises(ValueError, match=r"has no split 'training', all its images belong to the figure"):
+        BENCHMARKS["folder"].open(root, "training")
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("name", "source", "number"),

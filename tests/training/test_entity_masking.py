@@ -75,7 +75,6 @@ def test_answer_is_the_template_up_to_its_gap_and_the_entities() -> None:
     assert answer((), "a photo of a {}.") == "a photo of a"
 
 
-
 def test_noun_prompts_are_entities_then_extra_nouns() -> None:
     nouns = NounPrompts(["dog", "cat"], PromptConfig(extra_nouns=("tall grass", "grass", "cat")))
     assert nouns.prompts == ["a photo of a cat", "a photo of a dog", "the tall grass", "the grass"]
