@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from curation.images import FILES
-from curation.manifest import Part, finished_part, withdraw_part
+from curation.manifest import MANIFEST, Part, finished_part, withdraw_part
 from curation.progress import Progress
 from curation.schema import file_digest
 from curation.shard import account_name
@@ -61,7 +61,8 @@ def damaged_shards(images_dir: Path) -> list[Damage]:
 def check_images(data_dir: Path) -> int:
     """Withdraw the damaged shards of a data folder; return the number of shards when there are none.
 
-    Raises: ValueError that names each damaged shard and the way out.
+    Raises: ValueError that names each damaged shard and the way out; FileNotFoundError when shards are whole and others
+    missing, since the download has not ended or shards were withdrawn before.
     """
     images_dir = Path(data_dir) / "images"
     damaged = damaged_shards(images_dir)
@@ -73,7 +74,13 @@ def check_images(data_dir: Path) -> int:
             f"{images_dir}: {len(damaged)} damaged:\n{listed}\nrun the download of this folder again: it fetches "
             f"{'this shard' if len(damaged) == 1 else 'these shards'} alone"
         )
-    return len(list(images_dir.glob("*.tar.json")))
+    num_shards = len(list(images_dir.glob("*.tar.json")))
+    if not (images_dir / MANIFEST).exists():
+        raise FileNotFoundError(
+            f"{images_dir}: {num_shards} shards are whole, others are missing or were found damaged before; run the "
+            f"download of this folder again: it fetches them alone"
+        )
+    return num_shards
 
 
 def _damage(images_dir: Path, name: str, part: Part | None) -> Damage | None:

@@ -23,12 +23,16 @@ def write_datacard(
     figures: Mapping[str, Figure],
     drops: Mapping[str, int] | None = None,
     tables: Mapping[str, list[dict[str, Any]]] | None = None,
+    picture: str | None = None,
 ) -> None:
     """Write `datacard.json` and `datacard.md` of a data folder.
 
-    `drops` counts what was left out by reason; `tables` are lists of rows whose keys are the column names.
+    `drops` counts what was left out by reason; `tables` are lists of rows whose keys are the column names; `picture` is
+    the name of a file in the folder.
     """
     card = {"title": title, "figures": dict(figures), "drops": dict(drops or {}), "tables": dict(tables or {})}
+    if picture:
+        card["picture"] = picture
     text = json.dumps(card, indent=2, ensure_ascii=False, default=_plain_number)
     _write(folder, text, _markdown(json.loads(text), "#"))
 
@@ -47,7 +51,7 @@ def join_datacards(data_dir: Path) -> Path:
     cards = {name: read_datacard(data_dir / name) for name in FOLDERS if (data_dir / name / DATACARD).exists()}
     if not cards:
         raise FileNotFoundError(f"{data_dir}: no stage has left a data card; run `ovseg ingest` first")
-    blocks = ["# Data card\n", *(_markdown(card, "##") for card in cards.values())]
+    blocks = ["# Data card\n", *(_markdown(card, "##", f"{name}/") for name, card in cards.items())]
     _write(data_dir, json.dumps(cards, indent=2, ensure_ascii=False), "\n".join(blocks))
     return data_dir / DATACARD_MARKDOWN
 
@@ -59,7 +63,7 @@ def _write(folder: Path, text: str, markdown: str) -> None:
         path.write_text(markdown, encoding="utf-8")
 
 
-def _markdown(card: Mapping[str, Any], level: str) -> str:
+def _markdown(card: Mapping[str, Any], level: str, folder: str = "") -> str:
     blocks = [f"{level} {card['title']}", _table(("figure", "value"), card["figures"].items())]
     if card["drops"]:
         by_count = sorted(card["drops"].items(), key=lambda drop: -drop[1])
@@ -67,6 +71,8 @@ def _markdown(card: Mapping[str, Any], level: str) -> str:
     for name, rows in card["tables"].items():
         columns = list(dict.fromkeys(column for row in rows for column in row))
         blocks += [f"{level}# {name}", _table(columns, ([row.get(column, "") for column in columns] for row in rows))]
+    if "picture" in card:
+        blocks.append(f"![{card['title']}]({folder}{card['picture']})")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -80,7 +86,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 

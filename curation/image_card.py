@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.datacard import DATACARD_MARKDOWN, write_datacard
+from curation.datacard import write_datacard
 from curation.gather import hosts
 from curation.manifest import Part, replacing
 
@@ -100,6 +100,7 @@ class ImageCard:
                 "Aspect ratio as fetched (width / height)": _rows("ratio", ratios),
                 "Rounds until stored": _rows("rounds", {str(key): self._rounds[key] for key in sorted(self._rounds)}),
             },
+            PICTURE,
         )
         charts = {
             "Outcome": {"stored": self.stored, **dict(self.causes.most_common())},
@@ -109,10 +110,6 @@ class ImageCard:
         }
         with replacing(images_dir / PICTURE) as path:
             path.write_text(_bars(charts), encoding="utf-8")
-        card = images_dir / DATACARD_MARKDOWN
-        text = card.read_text(encoding="utf-8")
-        with replacing(card) as path:
-            path.write_text(f"{text}\n![outcome, sizes, aspect ratios and hosts]({PICTURE})\n", encoding="utf-8")
 
 
 def _counted(column: pa.ChunkedArray) -> dict[Any, int]:

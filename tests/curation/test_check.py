@@ -59,6 +59,8 @@ def test_a_damaged_shard_is_named_and_fetched_again_alone(stored: Path, tmp_path
 
     with pytest.raises(ValueError, match=r"1 damaged:\n  00001\.tar: .*\nrun the download of this folder again"):
         check_images(data_dir)
+    with pytest.raises(FileNotFoundError, match="2 shards are whole, others are missing or were found damaged before"):
+        check_images(data_dir)
     download(data_dir, CONFIG, image_root=stored.parent)
 
     assert {p.name: p.stat().st_mtime_ns for p in (data_dir / "images").glob("0000[02].*")} == others
