@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as rle
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,9 @@ def read_instances(path: Path, classes: tuple[str, ...]) -> list[InstanceMask]:
 
 def _decoded(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Return the pixels of an instance: polygons, run lengths, or run lengths packed as text."""
+    # Here alone, so that other benchmarks are measured where pycocotools is not installed.
+    from pycocotools import mask as rle
+
     if isinstance(segmentation, list):
         packed = rle.merge(rle.frPyObjects(segmentation, *size))
     elif isinstance(segmentation["counts"], list):

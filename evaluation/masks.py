@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pycocotools import mask as run_lengths
 
 from evaluation.pictures import colour, hexadecimal, overlay, sized_for_show, with_legend
 
@@ -49,6 +48,9 @@ def coco_masks(label_HW: NDArray[np.integer], words: Sequence[str], image_name: 
 
     Masks are compressed run lengths, as pycocotools reads and writes them; a word has one mask, however many objects.
     """
+    # Here alone, so that `evaluation` is imported where pycocotools is not installed.
+    from pycocotools import mask as run_lengths
+
     height, width = label_HW.shape
     annotations: list[dict[str, Any]] = []
     for label in np.unique(label_HW[label_HW > 0]):

@@ -153,7 +153,7 @@ def with_legend(picture_HWC: NDArray[np.uint8], legend: Legend) -> NDArray[np.ui
     Shapes: [H, W, 3] -> [H + lines, W or more, 3].
     """
     height, width = picture_HWC.shape[:2]
-    size = max(15, width // 45)
+    size = max(22, width // 30)
     font = ImageFont.load_default(size)
     gap, line_height = size // 2, round(1.7 * size)
     places: list[tuple[int, int]] = []

@@ -35,25 +35,33 @@ def split_words(text: str) -> tuple[str, ...]:
     return words
 
 
-def with_background(protocol: Protocol, background: str) -> Protocol:
-    """Return the protocol with the things of "sky, wall" as background words; without any, as it is."""
-    if not background.strip():
-        return protocol
-    return replace(protocol, background="words", background_words=split_words(background))
+def default_protocol(model: OVSegmentor) -> Protocol:
+    """Return how a model is asked for masks of images of any size: at the size that it was trained at, or as published.
 
-
-def word_segmenter(model: OVSegmentor, words: Sequence[str], protocol: Protocol | None = None) -> Segmenter:
-    """Return the model asked for words, and for background as what none of them claims.
-
-    Raises: ValueError when a single word would be compared with nothing.
+    Things of a photograph of many megapixels would be far larger than any that the model has seen.
     """
-    segmenter = Segmenter(model, (BACKGROUND, *words), protocol)
-    if len(words) == 1 and segmenter.protocol.background == "threshold":
+    if model.behaviour == "paper":
+        return Protocol.paper()
+    return Protocol(shorter_side=model.config.image.image_size)
+
+
+def word_segmenter(
+    model: OVSegmentor, words: Sequence[str], protocol: Protocol | None = None, background: str = ""
+) -> Segmenter:
+    """Return the model asked for words; the things of "sky, wall", where there are any, count as none of them.
+
+    Without a protocol it is the default_protocol.
+    Raises: ValueError when background words make no sense, or a single word would be compared with nothing.
+    """
+    protocol = protocol or default_protocol(model)
+    if background.strip():
+        protocol = replace(protocol, background="words", background_words=split_words(background))
+    if len(words) == 1 and protocol.background != "words":
         raise ValueError(
             f"{words[0]!r} alone is compared with nothing, so it would claim every pixel; "
             f"add words, or name what else is in the images as background words"
         )
-    return segmenter
+    return Segmenter(model, (BACKGROUND, *words), protocol)
 
 
 def label_image(segmenter: Segmenter, image_HWC: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -210,6 +210,36 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(_summary(options.out.parent) if options.out.name == "evaluation" else options.out / "evaluation.json")
 
 
+def _segment(options: argparse.Namespace) -> None:
+    from evaluation.image_files import find_images
+    from evaluation.segment_images import RESULT, default_protocol, segment_images, split_words, word_segmenter
+
+    words, images, model = split_words(options.words), find_images(options.images), _load(options)
+    protocol = with_settings(default_protocol(model), options.settings)
+    result = segment_images(word_segmenter(model, words, protocol, options.background), words, images, options.out)
+    for row in result["refused"]:
+        print(f"left out: {row['image']}: {row['reason']}")
+    print(f"{len(result['images']):,} images segmented, {len(result['refused']):,} left out: {options.out / RESULT}")
+
+
+def _app(options: argparse.Namespace) -> None:
+    from evaluation.segment_images import default_protocol
+    from flows.app import serve_app
+
+    model = _load(options)
+    protocol = with_settings(default_protocol(model), options.settings)
+    serve_app(model, protocol, options.background, options.port)
+
+
+def _load(options: argparse.Namespace) -> OVSegmentor:
+    import torch
+
+    from model import OVSegmentor
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return OVSegmentor.from_pretrained(options.model).to(device)
+
+
 def _convert(options: argparse.Namespace) -> None:
     import yaml
 
@@ -368,6 +398,20 @@ def _add_models(add: Add) -> None:
     evaluate.add_argument("--out", type=Path, required=True, help="folder for evaluation.json and pictures")
     _settings(evaluate)
 
+    segment = add("segment", _segment, "write the masks of images by any words: palette PNG, COCO json, overlay")
+    _model(segment)
+    segment.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or quoted patterns")
+    segment.add_argument("--words", required=True, help='what to look for, like "dog, grass"')
+    segment.add_argument(
+        "--out", type=Path, default=Path("masks"), metavar="DIR", help="folder to write (default masks)"
+    )
+    _settings(segment)
+
+    app = add("app", _app, "ask a model for words on a page of this machine")
+    _model(app)
+    app.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (default 7860)")
+    _settings(app)
+
     convert = add("convert", _convert, "turn weights of others into a model folder")
     convert.add_argument(
         "source", help="checkpoint file of OVSegmentor's authors, or folder or hub name of a GroupViT of transformers"
@@ -389,6 +433,14 @@ def _recipe_of(command: argparse.ArgumentParser) -> None:
 
 def _data(command: argparse.ArgumentParser) -> None:
     command.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, help="folder of a saved model")
+    command.add_argument(
+        "--background", default="", metavar="WORDS", help='things that count as none, like "sky, wall"'
+    )
+    command.add_argument("--device", help="torch's name of a device (default: a GPU if there is one)")
 
 
 def _settings(command: argparse.ArgumentParser) -> None:

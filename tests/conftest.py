@@ -68,3 +68,19 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] * (os.geteuid() == 0))
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny untrained model that knows a few words; it is read, never changed."""
+    from model import ImageConfig, ModelConfig, TextConfig, initial, learn_wordpiece
+
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    image = ImageConfig(
+        image_size=32, patch_size=8, width=16, num_heads=2, depths=(1, 0), num_group_tokens=(4,), num_groups=(2,)
+    )
+    text = TextConfig(width=16, num_layers=1, num_heads=2, max_length=16)
+    config = ModelConfig(image=image, text=text, embedding_width=12, projector="linear")
+    captions = [f"a {colour} cat" for colour in ("red", "green", "blue", "white")]
+    initial(config, learn_wordpiece(captions, 60), seed=0).save_pretrained(folder)
+    return folder

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
+from PIL import Image
 
 from curation.entities import EntityIndex
 from curation.manifest import read_manifest
 from flows.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+SEGMENT = (ROOT / "docs" / "segment.md").read_text()
 CURATION = (ROOT / "docs" / "curation.md").read_text()
 CAPTIONS = [
     ("http://a.example/1.jpg", "a cat asleep on a sofa"),
@@ -25,8 +30,8 @@ CAPTIONS = [
 ]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", CURATION, re.DOTALL)
+def blocks(language: str, text: str = CURATION) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +78,39 @@ def test_plain_duckdb_gives_our_answers(place: Path, monkeypatch: pytest.MonkeyP
     together = {row["entity"]: row["captions"] for row in index.together("cat").to_pylist()}
     assert dict(beside) == {entity: count for entity, count in together.items() if entity != "cat"}
     assert refused == [("address is not http or https", 1)]
+
+
+@pytest.fixture
+def with_model(tmp_path: Path, saved_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working folder, with a model where the demo leaves its own, and two photographs."""
+    (tmp_path / "runs/demo/phase2").mkdir(parents=True)
+    (tmp_path / "runs/demo/phase2/model").symlink_to(saved_model)
+    (tmp_path / "photos").mkdir()
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+    for name in ("photo.jpg", "photos/a.jpg", "photos/b.png"):
+        Image.fromarray(pixels_HWC).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("with_model")
+def test_the_readme_segments_in_five_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    (source,) = [block for block in blocks("python", README) if "label_image" in block]
+    assert len([line for line in source.splitlines() if line]) == 5
+    exec(source, {})
+    shares = ast.literal_eval(capsys.readouterr().out)
+    assert list(shares) == ["background", "cat", "car"]
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_the_commands_for_masks_do_what_the_page_says(with_model: Path) -> None:
+    commands = re.findall(r"^    ovseg (segment .*)$", README + SEGMENT, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        assert main([*shlex.split(command), "--device", "cpu"]) == 0, command
+    named = re.findall(r"^\| `(masks/[^`]*)` \|", SEGMENT, re.MULTILINE)
+    assert len(named) == 4
+    assert all((with_model / name).exists() for name in named)
+    names: dict[str, object] = {}
+    exec(blocks("python", SEGMENT)[0], names)
+    assert set(names["coco"].dataset["categories"][0]) == {"id", "name"}  # type: ignore[attr-defined]

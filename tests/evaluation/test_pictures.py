@@ -99,7 +99,7 @@ def test_a_picture_by_itself_is_neither_tiny_nor_huge() -> None:
 
 
 def test_a_legend_goes_below_the_picture_and_breaks_its_lines() -> None:
-    picture_HWC = np.zeros((40, 200, 3), np.uint8)
+    picture_HWC = np.zeros((40, 250, 3), np.uint8)
     legend = [{"name": f"a long name {number}", "colours": [hexadecimal(colour(number))]} for number in range(4)]
     heights = [with_legend(picture_HWC, legend[:count]).shape[0] for count in range(5)]
     assert heights[0] == 40

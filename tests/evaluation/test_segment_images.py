@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from evaluation.config import Protocol
-from evaluation.segment_images import label_image, segment_images, split_words, with_background, word_segmenter
+from evaluation.segment_images import default_protocol, label_image, segment_images, split_words, word_segmenter
 
 PROTOCOL = Protocol(background="words", background_words=("grass",))
 
@@ -97,15 +97,23 @@ def test_words_that_make_no_sense_are_refused(text: str, reason: str) -> None:
         split_words(text)
 
 
-def test_background_words_change_the_rule_and_none_leave_it() -> None:
-    assert with_background(Protocol(), "grass, sky") == Protocol(background="words", background_words=("grass", "sky"))
-    assert with_background(Protocol(threshold=0.3), " ") == Protocol(threshold=0.3)
+def test_background_words_change_the_rule_and_none_leave_it(oracle_model: Any) -> None:
+    words = ("bus", "cat")
+    assert word_segmenter(oracle_model, words, Protocol(), "grass").protocol == PROTOCOL
+    assert word_segmenter(oracle_model, words, Protocol(threshold=0.3), " ").protocol == Protocol(threshold=0.3)
 
 
 def test_a_single_word_needs_something_to_be_compared_with(oracle_model: Any) -> None:
     with pytest.raises(ValueError, match="'cat' alone is compared with nothing"):
         word_segmenter(oracle_model, ("cat",), Protocol())
-    assert word_segmenter(oracle_model, ("cat",), PROTOCOL).num_classes == 2
+    assert word_segmenter(oracle_model, ("cat",), Protocol(), "grass, dog").num_classes == 2
+
+
+def test_a_model_is_asked_at_its_own_size_or_as_published(oracle_model: Any) -> None:
+    oracle_model.config.image.image_size = 64
+    assert default_protocol(oracle_model) == Protocol(shorter_side=64)
+    oracle_model.behaviour = "paper"
+    assert default_protocol(oracle_model) == Protocol.paper()
 
 
 def test_a_thousand_words_are_told_apart(oracle_model: Any, scene: np.ndarray, as_batch: Any) -> None:

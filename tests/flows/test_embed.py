@@ -19,7 +19,6 @@ from curation.pairs import PairsConfig, build_pairs
 from curation.schema import POSTINGS, SAMPLES, part_name
 from flows import cli
 from flows.embed import embed
-from model import ImageConfig, ModelConfig, TextConfig, initial, learn_wordpiece
 from model.embed import Embedder
 
 COLOURS = ["red", "green", "blue", "white"]
@@ -44,19 +43,6 @@ def data_dir(tmp_path: Path) -> Path:
     postings = pa.table([["cat"] * 12, list(range(12)), [0] * 12, list(range(12))], schema=POSTINGS)
     close_stage(tmp_path / "postings", [write_part(tmp_path / "postings", part_name(0), postings)])
     return tmp_path
-
-
-@pytest.fixture
-def model_dir(tmp_path: Path) -> Path:
-    image = ImageConfig(
-        image_size=32, patch_size=8, width=16, num_heads=2, depths=(1, 0), num_group_tokens=(4,), num_groups=(2,)
-    )
-    text = TextConfig(width=16, num_layers=1, num_heads=2, max_length=16)
-    config = ModelConfig(image=image, text=text, embedding_width=12, projector="linear")
-    initial(config, learn_wordpiece([f"a {colour} cat" for colour in COLOURS], 60), seed=0).save_pretrained(
-        tmp_path / "model"
-    )
-    return tmp_path / "model"
 
 
 @pytest.mark.parametrize("of", ["captions", "images"])
