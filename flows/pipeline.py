@@ -20,7 +20,7 @@ from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.pairs import pairs
 from flows.parse import parse
-from flows.recipes import PipelineConfig, with_benchmark
+from flows.recipes import PipelineConfig, with_benchmark, without_benchmark_images
 from flows.report import report
 from flows.train import train
 
@@ -46,7 +46,7 @@ def pipeline(config: PipelineConfig, out: Path) -> Path:
     captions = _after(ingest, drawn)(table, data_dir, config.ingest)
     entities = _after(parse, captions)(data_dir, config.parse)
     with _image_server(config, out) as image_root:
-        images = _after(download, entities)(data_dir, config.download, image_root)
+        images = _after(download, entities)(data_dir, without_benchmark_images(config), image_root)
     phase1 = _after(train, images)(
         data_dir, out / "phase1", config.model, with_benchmark(config.phase1, config, benchmark_root)
     )

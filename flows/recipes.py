@@ -13,6 +13,7 @@ from curation.pairs import PairsConfig
 from curation.parse import ParseConfig
 from curation.scenes import ScenesConfig
 from curation.scenes_drawing import GROUNDS
+from evaluation.benchmarks import get_benchmark
 from evaluation.config import Protocol
 from model import ImageConfig, LossConfig, ModelConfig, TextConfig
 from model.presets import groupvit_vit_b, groupvit_vit_s, ovsegmentor_vit_b, ovsegmentor_vit_s
@@ -85,6 +86,14 @@ def with_benchmark(config: TrainConfig, recipe: PipelineConfig, root: Path | Non
     if validation.root is None:
         validation = replace(validation, benchmark=recipe.benchmark, root=str(root.resolve()))
     return replace(config, validation=replace(validation, protocol=validation.protocol or recipe.protocol))
+
+
+def without_benchmark_images(recipe: PipelineConfig) -> DownloadConfig:
+    """Return the recipe's download, which leaves out images that nearly equal one of its benchmark folder's."""
+    if recipe.benchmark_root is None:
+        return recipe.download
+    images = Path(recipe.benchmark_root).resolve() / get_benchmark(recipe.benchmark).splits.test.images
+    return replace(recipe.download, benchmarks=(*recipe.download.benchmarks, str(images)))
 
 
 Recipe = Callable[[int], PipelineConfig]

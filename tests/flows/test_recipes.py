@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.recipes import ABLATED, PUBLISHED, RECIPES, demo, get_recipe, photos
+from curation.download import DownloadConfig
+from flows.recipes import ABLATED, PUBLISHED, RECIPES, demo, get_recipe, photos, without_benchmark_images
 from model import OVSegmentor
 from tests.training.conftest import write_data
 from training.loop import train_here
@@ -60,3 +61,11 @@ def test_a_run_has_exactly_one_source_and_a_benchmark() -> None:
         replace(photos(), benchmark_root=None)
     with pytest.raises(ValueError, match="nothing to serve; pass --set image_root=PATH"):
         replace(photos(), image_root=None, serve_port=8000)
+
+
+def test_a_run_leaves_out_the_images_of_its_own_benchmark_folder(tmp_path: Path) -> None:
+    recipe = replace(photos(), benchmark_root=str(tmp_path), download=DownloadConfig(benchmarks=("hashes.txt",)))
+    assert without_benchmark_images(recipe).benchmarks == ("hashes.txt", str(tmp_path / "JPEGImages"))
+    coco = replace(recipe, benchmark="coco_object", download=DownloadConfig())
+    assert without_benchmark_images(coco).benchmarks == (str(tmp_path / "images" / "val2017"),)
+    assert without_benchmark_images(demo()) == demo().download
