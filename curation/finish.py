@@ -16,6 +16,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from curation.benchmark_images import benchmark_hashes
+from curation.gate import CollapsedError
 from curation.gather import Accounts, addresses, excluded, hosts, outcomes, stored_hashes
 from curation.image_card import ImageCard
 from curation.images import write_samples
@@ -57,7 +58,7 @@ def finish(
 ) -> Manifest:
     """Write all tables of a download whose shards are there, and the manifest.
 
-    Raises: RuntimeError when nothing was stored.
+    Raises: CollapsedError when nothing was stored.
     """
     keys, hashes = stored_hashes(rounds)
     leaks = _leaks(keys, hashes, config)
@@ -79,7 +80,7 @@ def finish(
             writer.write_table(_failures(outcome.filter(pc.field("cause").is_valid()), leaks))
             card.add(outcome)
     if not card.stored:
-        raise RuntimeError(
+        raise CollapsedError(
             f"{images_dir}: none of {card.images} images could be stored ({dict(card.causes.most_common(3))}); "
             f"look at the network and the addresses, remove the folder and run the download again"
         )

@@ -40,7 +40,7 @@ class _Running:
 class Workers:
     """Worker processes that run `module.function(task)` for tasks and results that can be pickled.
 
-    Raises: RuntimeError from `run` when a task failed, ended its worker or passed its deadline in every attempt.
+    Raises: ChildProcessError from `run` when a task failed, ended its worker or passed its deadline in every attempt.
     """
 
     def __init__(self, target: str, processes: int, deadline_s: float, log_dir: Path, attempts: int = 2) -> None:
@@ -101,7 +101,7 @@ class Workers:
         del self._busy[worker]
         message = f"{running.task} {what}; the end of the worker's log: {worker.last_words()}"
         if running.attempt == self.attempts:
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"{message} (attempt {running.attempt} of {self.attempts}; the same command tries again)"
             )
         logger.warning("%s; trying again", message)

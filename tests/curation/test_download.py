@@ -25,6 +25,7 @@ import pytest
 from PIL import Image
 
 from curation.download import DownloadConfig, download
+from curation.gate import CollapsedError
 from curation.image_bytes import perceptual_hash
 from curation.images import Samples
 from curation.manifest import read_manifest
@@ -337,7 +338,7 @@ def test_paths_without_their_folder_are_refused(make_data: Any, tmp_path: Path) 
 def test_a_download_that_stores_nothing_stops(make_data: Any, tmp_path: Path) -> None:
     make_data(tmp_path, {"red.jpg": ["cat"]})
     with pytest.raises(
-        RuntimeError, match=r"none of 1 images could be stored \(\{'no_file': 1\}\); look at the network"
+        CollapsedError, match=r"none of 1 images could be stored \(\{'no_file': 1\}\); look at the network"
     ):
         download(tmp_path, CONFIG, image_root=tmp_path)
 

@@ -21,7 +21,7 @@ def test_a_worker_past_its_deadline_is_ended_with_its_children(tmp_path: Path) -
     naps = [["sleep", "86399.25"]]
     with (
         Workers("subprocess.call", processes=1, deadline_s=2, log_dir=tmp_path) as workers,
-        pytest.raises(RuntimeError, match=r"\['sleep', .*\] was not done within 2 s; .* \(attempt 2 of 2"),
+        pytest.raises(ChildProcessError, match=r"\['sleep', .*\] was not done within 2 s; .* \(attempt 2 of 2"),
     ):
         list(workers.run(naps))
     end = time.monotonic() + 5
@@ -34,7 +34,7 @@ def test_an_error_is_told_with_the_last_line_of_the_log(tmp_path: Path) -> None:
     with (
         Workers("json.loads", processes=1, deadline_s=60, log_dir=tmp_path, attempts=1) as workers,
         pytest.raises(
-            RuntimeError, match=r"\{\] ended without a result; .*log: json.decoder.JSONDecodeError: Expecting"
+            ChildProcessError, match=r"\{\] ended without a result; .*log: json.decoder.JSONDecodeError: Expecting"
         ),
     ):
         list(workers.run(["{]"]))
