@@ -186,7 +186,7 @@ class WebFetcher:
         family, kind, protocol, _, (host, *_) = address
         if not self.config.allow_private and not is_public(host):
             # One text for all addresses of a host: the connector repeats it only when they agree.
-            raise PrivateAddressError("the host has a private, loopback or link-local address")
+            raise PrivateAddressError("a private, loopback or link-local address; allow_private permits it")
         return socket.socket(family, kind, protocol)
 
 

@@ -82,7 +82,8 @@ def finish(
     if not card.stored:
         raise CollapsedError(
             f"{images_dir}: none of {card.images} images could be stored ({dict(card.causes.most_common(3))}); "
-            f"look at the network and the addresses, remove the folder and run the download again"
+            f"{FAILURES_FILE} there has the details; look at the network and the addresses, remove the folder and run "
+            f"the download again"
         )
     stored_rows = (outcome.filter(pc.field("cause").is_null()).select(SAMPLES.names) for outcome in all_outcomes())
     write_samples(images_dir, stored_rows, digest.hexdigest())

@@ -338,7 +338,7 @@ def test_paths_without_their_folder_are_refused(make_data: Any, tmp_path: Path) 
 def test_a_download_that_stores_nothing_stops(make_data: Any, tmp_path: Path) -> None:
     make_data(tmp_path, {"red.jpg": ["cat"]})
     with pytest.raises(
-        CollapsedError, match=r"none of 1 images could be stored \(\{'no_file': 1\}\); look at the network"
+        CollapsedError, match=r"none of 1 images could be stored \(\{'no_file': 1\}\); failures.parquet there"
     ):
         download(tmp_path, CONFIG, image_root=tmp_path)
 
