@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import interpolate, one_hot
 
 from evaluation.metrics import IGNORE, count_pairs
-from evaluation.segment import Regions, Segmenter, group_map, patch_cosines
+from evaluation.segment import Regions, Segmenter, at_own_size, group_map, patch_cosines
 
 NUM_CLUSTERS = 8
 KMEANS_STEPS = 10
 KMEANS_SEED = 0
 KMEANS_PIXELS = 4096
 """pixels that the centres are found from; a larger image is sampled at even steps"""
+
+PIXELS_AT_ONCE = 1 << 20
+"""pixels whose distances to all centres are held"""
 
 Labels = NDArray[np.int64]
 
@@ -55,21 +58,21 @@ BASELINES: dict[str, Baseline] = {
 
 
 def baseline_labels(
-    segmenter: Segmenter, regions: Regions, image_CHW: Tensor, truth_HW: NDArray[np.uint8]
+    segmenter: Segmenter, regions: Regions, cluster_HW: Tensor, truth_HW: NDArray[np.uint8]
 ) -> dict[str, Labels]:
     """Return the labels of every baseline, name -> labels_HW; the true mask serves the oracles alone.
 
     "All background" is left out when the classes have no background. Naming without groups lets every class be named,
     whatever the protocol's `top_classes`. The regions must have been made with patches.
-    Shapes: image_CHW [3, H, W] uint8, truth_HW [H, W].
+    Shapes: cluster_HW [H, W] as `colour_clusters` gives it, truth_HW [H, W].
     """
     num_classes = segmenter.num_classes
-    cluster_HW = colour_clusters(image_CHW[None])[0]
     cosine_KHW = patch_cosines(regions)
+    patch_HW = segmenter.name(cosine_KHW.flatten(1).T[None])[0].view(regions.resized)
     labels = {
         "one_label": largest_object(truth_HW, segmenter.has_background),
-        "colour_clusters": _name_clusters(segmenter, cluster_HW.to(cosine_KHW.device), cosine_KHW).cpu().numpy(),
-        "patches": segmenter.name(cosine_KHW.flatten(1).T[None])[0].view(truth_HW.shape).cpu().numpy(),
+        "colour_clusters": _name_clusters(segmenter, cluster_HW, cosine_KHW).numpy(),
+        "patches": at_own_size(patch_HW, regions).cpu().numpy(),
         "groups_oracle": name_by_truth(group_map(regions).cpu().numpy(), truth_HW, num_classes),
         "colour_clusters_oracle": name_by_truth(cluster_HW.numpy(), truth_HW, num_classes),
     }
@@ -83,14 +86,16 @@ def colour_clusters(image_BCHW: Tensor, num_clusters: int = NUM_CLUSTERS, seed: 
 
     Shapes: [B, 3, H, W] -> [B, H, W] int64.
     """
-    pixel_BPC = image_BCHW.flatten(2).mT.float()
-    sample_BSC = pixel_BPC[:, :: math.ceil(pixel_BPC.shape[1] / KMEANS_PIXELS)]
+    pixel_BPC = image_BCHW.flatten(2).mT
+    sample_BSC = pixel_BPC[:, :: math.ceil(pixel_BPC.shape[1] / KMEANS_PIXELS)].float()
     centre_BKC = _first_centres(sample_BSC, num_clusters, seed)
     for _ in range(KMEANS_STEPS):
         member_BSK = one_hot(_nearest_centre(sample_BSC, centre_BKC), num_clusters).float()
         size_BK1 = member_BSK.sum(1)[..., None]
         centre_BKC = torch.where(size_BK1 > 0, member_BSK.mT @ sample_BSC / size_BK1.clamp(min=1), centre_BKC)
-    return _nearest_centre(pixel_BPC, centre_BKC).view(len(image_BCHW), *image_BCHW.shape[-2:])
+    few = torch.split(pixel_BPC, PIXELS_AT_ONCE, 1)
+    cluster_BP = torch.cat([_nearest_centre(pixel_BSC.float(), centre_BKC) for pixel_BSC in few], 1)
+    return cluster_BP.view(len(image_BCHW), *image_BCHW.shape[-2:])
 
 
 def largest_object(truth_HW: NDArray[np.uint8], has_background: bool) -> Labels:
@@ -133,6 +138,9 @@ def _nearest_centre(pixel_BPC: Tensor, centre_BKC: Tensor) -> Tensor:
 
 
 def _name_clusters(segmenter: Segmenter, cluster_HW: Tensor, cosine_KHW: Tensor) -> Tensor:
-    member_RP = one_hot(cluster_HW.flatten(), NUM_CLUSTERS).T.to(cosine_KHW.dtype)
+    """Return the label of each pixel, its cluster's; a cluster's cosines are the mean of those of its pixels."""
+    size = cosine_KHW.shape[1:]
+    small_HW = interpolate(cluster_HW[None, None].float(), size, mode="nearest-exact")[0, 0].long()
+    member_RP = one_hot(small_HW.flatten(), NUM_CLUSTERS).T.to(cosine_KHW)
     mean_RK = member_RP @ cosine_KHW.flatten(1).T / member_RP.sum(-1, keepdim=True).clamp(min=1)
-    return segmenter.name(mean_RK[None])[0][cluster_HW]
+    return segmenter.name(mean_RK[None])[0].cpu()[cluster_HW]

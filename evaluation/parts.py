@@ -139,8 +139,9 @@ class _Part:
                 labels[at][name] = segmenter.label(regions).cpu().numpy()
                 self.overlap[name].update(truth_HW, group_map(regions).cpu().numpy())
                 if is_subject and setup.with_baselines:
-                    labels[at] |= baseline_labels(segmenter, regions, image_CHW, truth_HW)
-                    self.overlap[CLUSTERS].update(truth_HW, colour_clusters(image_CHW[None])[0].numpy())
+                    cluster_HW = colour_clusters(image_CHW[None])[0]
+                    labels[at] |= baseline_labels(segmenter, regions, cluster_HW, truth_HW)
+                    self.overlap[CLUSTERS].update(truth_HW, cluster_HW.numpy())
                 if is_subject and setup.with_backgrounds:
                     area_S23C = backgrounds.count_areas(segmenter, regions, truth_HW, self.images.names[positions[at]])
                     self.area_S23C = area_S23C if self.area_S23C is None else self.area_S23C + area_S23C

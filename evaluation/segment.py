@@ -301,13 +301,16 @@ def spread(regions: Regions, score_KGC: Tensor, protocol: Protocol) -> Tensor:
         share_GHW = to_pixels(regions.share_KGN[window, None], regions.grid, group_HW.shape, regions.patch_size)[0]
         return torch.einsum("gc,ghw->chw", score_KGC[window], share_GHW)
 
-    return mosaic(regions, map_of)
+    mean_CHW = mosaic(regions, map_of)
+    if regions.resized == regions.size:
+        return mean_CHW
+    return interpolate(mean_CHW[None], regions.size, mode="bilinear")[0]
 
 
 def patch_cosines(regions: Regions) -> Tensor:
     """Return the cosine of each pixel's patch with classes and background words: what is known without groups.
 
-    Shapes: -> [C + W, H, W] (no channel for background itself).
+    Shapes: -> [C + W, h, w] of the resized image (no channel for background itself).
     """
     cosine_KNC = regions.patch_cosine_KNC
     assert cosine_KNC is not None, "the regions were made without patches"
@@ -318,9 +321,9 @@ def patch_cosines(regions: Regions) -> Tensor:
 
 
 def mosaic(regions: Regions, map_of: Callable[[int], Tensor]) -> Tensor:
-    """Return the maps of the windows at the image's own size, averaged where windows overlap.
+    """Return the maps of the windows as one, averaged where windows overlap.
 
-    Shapes: map_of: window -> [C, h, w] -> [C, H, W].
+    Shapes: map_of: window -> [C, h, w] -> [C, h, w] of the resized image.
     """
     total_CHW: Tensor | None = None
     count_HW = regions.cosine_KGC.new_zeros(regions.resized)
@@ -331,10 +334,12 @@ def mosaic(regions: Regions, map_of: Callable[[int], Tensor]) -> Tensor:
         total_CHW[:, rows, columns] += map_CHW
         count_HW[rows, columns] += 1
     assert total_CHW is not None
-    mean_CHW = total_CHW / count_HW
-    if regions.resized == regions.size:
-        return mean_CHW
-    return interpolate(mean_CHW[None], regions.size, mode="bilinear")[0]
+    return total_CHW / count_HW
+
+
+def at_own_size(label_HW: Tensor, regions: Regions) -> Tensor:
+    """Return labels of the resized image's pixels at the image's own size. Shapes: [h, w] -> [H, W] int64."""
+    return interpolate(label_HW[None, None].float(), regions.size, mode="nearest-exact")[0, 0].long()
 
 
 def group_map(regions: Regions) -> Tensor:
@@ -350,7 +355,7 @@ def group_map(regions: Regions) -> Tensor:
         mine_HW = (owner_H[rows, None] == rows.start) & (owner_W[None, columns] == columns.start)
         chosen_HW = regions.group_KHW[number] + number * num_groups
         group_HW[rows, columns] = torch.where(mine_HW, chosen_HW, group_HW[rows, columns])
-    return interpolate(group_HW[None, None].float(), regions.size, mode="nearest-exact")[0, 0].long()
+    return at_own_size(group_HW, regions)
 
 
 def to_pixels(value_BKN: Tensor, grid: tuple[int, int], size: Sequence[int], patch_size: int) -> Tensor:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.cluster import prefect_server, ray_cluster
 from flows.settings import with_settings
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from flows.recipes import PipelineConfig
     from model import OVSegmentor
 
+IMAGENET = "imagenet"
+"""the benchmark that has no masks"""
 Add = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
 
 # Rooms are imported by the command that needs them: `ovseg --help` and `ovseg entities` should not load torch.
@@ -66,9 +68,16 @@ def _run(options: argparse.Namespace) -> None:
 def _summary(out: Path) -> str:
     import json
 
-    result = json.loads((out / "evaluation" / "evaluation.json").read_text())
+    return _figures(json.loads((out / "evaluation" / "evaluation.json").read_text()))
+
+
+def _figures(result: Mapping[str, Any]) -> str:
     figures = {row["name"]: row["miou"] for row in result["results"]}
-    return "mIoU on held-out images: " + "  ".join(f"{name} {miou:.3f}" for name, miou in figures.items())
+    return "mIoU on held-out images: " + "  ".join(f"{name} {_figure(miou)}" for name, miou in figures.items())
+
+
+def _figure(miou: float | None) -> str:
+    return "none: no pixel counted" if miou is None else f"{miou:.3f}"
 
 
 def _ingest(options: argparse.Namespace) -> None:
@@ -202,12 +211,56 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from functools import partial
+
+    from evaluation.benchmarks import get_benchmark
     from evaluation.config import Protocol
     from evaluation.evaluate import evaluate
+    from flows.parts import gpus_of, map_by_ray
 
-    protocol = with_settings(Protocol(), options.settings)
-    evaluate({options.model.name: options.model}, options.benchmark, options.root, options.out, protocol)
-    print(_summary(options.out.parent) if options.out.name == "evaluation" else options.out / "evaluation.json")
+    models = _named_models(options.models)
+    if options.benchmark == IMAGENET:
+        _classify(models, options)
+        return
+    benchmark = get_benchmark(options.benchmark)
+    protocol = with_settings(Protocol.paper(benchmark.threshold) if options.paper else Protocol(), options.settings)
+    result = evaluate(
+        models,
+        options.benchmark,
+        options.root,
+        options.out,
+        protocol,
+        device=options.device,
+        unseen=None if options.unseen is None else [name.strip() for name in options.unseen.split(",")],
+        with_baselines=not options.no_baselines,
+        with_backgrounds=options.backgrounds,
+        map_parts=partial(map_by_ray, num_gpus=gpus_of(options.device)) if options.ray else map,
+    )
+    for row in result["backgrounds"]:
+        print(f"background by {row['rule']} ({row['setting']}): {_figure(row['miou'])}")
+    print(f"{_figures(result)}\n{options.out / 'evaluation.json'}")
+
+
+def _classify(models: dict[str, Path], options: argparse.Namespace) -> None:
+    from evaluation.classify import RESULT, ClassificationConfig, classify
+
+    config = with_settings(ClassificationConfig(), options.settings)
+    result = classify(models, options.root, options.out, config, names=options.names, device=options.device)
+    for row in result["results"]:
+        print(f"{row['name']}  top-1 {row['top1']:.3f}  top-5 {row['top5']:.3f}")
+    print(options.out / RESULT)
+
+
+def _named_models(texts: Sequence[str]) -> dict[str, Path]:
+    """Return folders by name, from FOLDER or NAME=FOLDER."""
+    models: dict[str, Path] = {}
+    for text in texts:
+        name, _, folder = text.rpartition("=")
+        name = name or Path(folder).name
+        if name in models:
+            raise ValueError(f"{models[name]} and {folder} are both called {name!r}; pass NAME=FOLDER")
+        models[name] = Path(folder)
+    return models
 
 
 def _segment(options: argparse.Namespace) -> None:
@@ -391,11 +444,22 @@ def _add_queries(add: Add) -> None:
 
 
 def _add_models(add: Add) -> None:
-    evaluate = add("evaluate", _evaluate, "measure a model on a benchmark")
-    evaluate.add_argument("model", type=Path, help="folder of a saved model")
-    evaluate.add_argument("--benchmark", required=True, help="name of the benchmark")
+    evaluate = add("evaluate", _evaluate, "measure models on a benchmark")
+    evaluate.add_argument(
+        "models", nargs="+", metavar="MODEL", help="folder of a saved model, or NAME=FOLDER; baselines go with the last"
+    )
+    evaluate.add_argument(
+        "--benchmark", required=True, help=f"name of the benchmark (docs/evaluation.md), or {IMAGENET}"
+    )
     evaluate.add_argument("--root", type=Path, required=True, help="folder of the benchmark")
     evaluate.add_argument("--out", type=Path, required=True, help="folder for evaluation.json and pictures")
+    evaluate.add_argument("--paper", action="store_true", help="the published protocol in place of the default one")
+    evaluate.add_argument("--backgrounds", action="store_true", help="compare rules for background, in the same pass")
+    evaluate.add_argument("--unseen", metavar="NAMES", help="classes of the unseen figures (default: the usual split)")
+    evaluate.add_argument("--no-baselines", action="store_true", help="measure the models alone: half the time")
+    evaluate.add_argument("--names", type=Path, metavar="FILE", help=f"names of the classes, for {IMAGENET}")
+    evaluate.add_argument("--device", help="torch's name of a device (default: a GPU if there is one)")
+    evaluate.add_argument("--ray", action="store_true", help="parts of the images as Ray tasks")
     _settings(evaluate)
 
     segment = add("segment", _segment, "write the masks of images by any words: palette PNG, COCO json, overlay")

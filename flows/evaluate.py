@@ -1,5 +1,6 @@
 """Stage: trained models and a benchmark folder to evaluation/."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from prefect import flow
 
 import evaluation.evaluate
 from evaluation.config import Protocol
+from flows.parts import gpus_of, map_by_ray
 from model import OVSegmentor, add_metrics, initial
 from model.weights import CARD
 
@@ -19,16 +21,31 @@ def evaluate(
     out_dir: Path,
     protocol: Protocol = Protocol(),
     untrained_seed: int | None = None,
+    device: str | None = None,
+    with_backgrounds: bool = False,
+    on_ray: bool = False,
 ) -> dict[str, Any]:
     """Measure models, and the baselines beside them, on a benchmark they have never seen, and tell their cards.
 
-    With a seed, the first model's config with the untrained weights of that seed is measured too.
+    With a seed, the first model's config with the untrained weights of that seed is measured too. `on_ray` makes each
+    part of the images a Ray task; with a device like cuda, one that has a GPU for itself.
     """
-    models: dict[str, Path | OVSegmentor] = {**model_dirs}
+    models = dict(model_dirs)
     if untrained_seed is not None:
         trained = OVSegmentor.from_pretrained(next(iter(model_dirs.values())))
-        models = {"untrained": initial(trained.config, trained.tokenizer, untrained_seed), **models}
-    result = evaluation.evaluate.evaluate(models, benchmark, root, out_dir, protocol)
+        # Written down, so that a worker on another machine can read it like the others.
+        initial(trained.config, trained.tokenizer, untrained_seed).save_pretrained(out_dir / "untrained")
+        models = {"untrained": out_dir / "untrained", **models}
+    result = evaluation.evaluate.evaluate(
+        models,
+        benchmark,
+        root,
+        out_dir,
+        protocol,
+        device=device,
+        with_backgrounds=with_backgrounds,
+        map_parts=partial(map_by_ray, num_gpus=gpus_of(device)) if on_ray else map,
+    )
     figure = {row["name"]: row["miou"] for row in result["results"]}
     for name, folder in model_dirs.items():
         if figure[name] is not None:  # no pixel counted

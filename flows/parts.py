@@ -16,8 +16,8 @@ STARTS = 3
 """times that a task is started before its stage fails: a node may go, a lasting error is one in each start"""
 
 
-def map_by_ray(do: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    """Yield `do(job)` in the order of the jobs, each a Ray task of one CPU; a single job is done here.
+def map_by_ray(do: Callable[[Job], Result], jobs: Iterable[Job], num_gpus: int = 0) -> Iterator[Result]:
+    """Yield `do(job)` in the order of the jobs, each a Ray task of one CPU (and of GPUs); a single job is done here.
 
     Jobs are paths and settings: what they read and write must lie where all nodes reach it.
     """
@@ -26,8 +26,13 @@ def map_by_ray(do: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Res
         yield from map(do, jobs)
         return
     with ray_cluster():
-        task: Any = ray.remote(num_cpus=1, max_retries=STARTS - 1)(do)
+        task: Any = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=STARTS - 1)(do)
         name = getattr(do, "__name__", "part")
         running = [task.options(name=f"{name} {number + 1}/{len(jobs)}").remote(job) for number, job in enumerate(jobs)]
         for result in running:
             yield ray.get(result)
+
+
+def gpus_of(device: str | None) -> int:
+    """Return how many GPUs a Ray task on this device needs."""
+    return int(device is not None and device.startswith("cuda"))

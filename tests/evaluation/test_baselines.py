@@ -20,7 +20,7 @@ AsBatch = Callable[[np.ndarray], Tensor]
 
 def answer(segmenter: Segmenter, image_BCHW: Tensor, truth_HW: np.ndarray) -> dict[str, np.ndarray]:
     regions = segmenter.regions(image_BCHW, with_patches=True)[0]
-    return baseline_labels(segmenter, regions, image_BCHW[0], truth_HW)
+    return baseline_labels(segmenter, regions, colour_clusters(image_BCHW)[0], truth_HW)
 
 
 def test_every_baseline_answers_as_told(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
