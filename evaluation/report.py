@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from evaluation.atomic import write_bytes
-from evaluation.charts import Line, column_chart, heat_map, line_chart
+from evaluation.charts import column_chart, heat_map, line_chart
+from evaluation.curves import PHASES, curves, ends, read_metrics
+from evaluation.findings import RANKS, read_findings
+from evaluation.page import picture_uri, read_json, render
 
 PAGE = "report/index.html"
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 DATA_FOLDERS = ("captions", "entities", "postings", "images", "pairs")
 FUNNEL = (
     ("captions", "rows read", "captions read"),
@@ -30,21 +28,6 @@ RANGE = re.compile(r"\d+–\d+$")
 """A label like "5–9": a row of a distribution, whose order means something"""
 CONTACT_SHEET = "sheet.jpg"
 """picture of examples that a stage may leave beside its data card"""
-PHASES = ("phase1", "phase2")
-CURVES = {
-    "total": "total loss",
-    "contrastive": "contrastive loss",
-    "entity": "entity completion",
-    "nouns": "noun prompts",
-    "words": "masked words",
-    "mask": "mask consistency",
-    "lr": "learning rate",
-    "samples_per_s": "images per second",
-}
-RANKS = {"best": "Best images", "typical": "Typical images", "worst": "Worst images"}
-KINDS = {"image": "image", "truth": "truth", "prediction": "prediction", "groups": "groups"}
-CLOSE = 0.005
-"""two mIoU nearer than this are called equal"""
 
 
 def write_report(run_dir: Path, title: str, caveat: str = "") -> Path:
@@ -52,12 +35,11 @@ def write_report(run_dir: Path, title: str, caveat: str = "") -> Path:
 
     A stage that has left nothing is named in its section. The page asks for nothing outside itself.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "signed": signed, "figure": figure}
-    segmentation = _segmentation(run_dir / "evaluation")
+    segmentation = read_findings(run_dir / "evaluation")
     cards = _cards(run_dir / "data")
     phases = [_phase(run_dir / name, name) for name in PHASES]
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    page = render(
+        "report.html.j2",
         title=title,
         caveat=caveat,
         segmentation=segmentation,
@@ -67,106 +49,19 @@ def write_report(run_dir: Path, title: str, caveat: str = "") -> Path:
         effort=_effort(phases, cards),
         configs=_configs(run_dir, segmentation),
         ranks=RANKS,
-        kinds=KINDS,
     )
-    write_bytes(run_dir / PAGE, page.encode())
+    write_bytes(run_dir / PAGE, page)
     return run_dir / PAGE
-
-
-def percent(share: float | None) -> str:
-    """Return a share as a percentage with one digit, a dash for None."""
-    return "–" if share is None else f"{100 * share:.1f}"
-
-
-def signed(difference: float | None) -> str:
-    """Return a difference of shares in percentage points with its sign, a dash for None."""
-    if difference is None:
-        return "–"
-    text = percent(abs(difference))
-    return text if text == "0.0" else f"{'+' if difference > 0 else '−'}{text}"
-
-
-def figure(value: Any, name: str = "") -> str:
-    """Return a figure for people; its name tells shares and sizes in bytes."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if name.endswith(("share", "rate")) and 0 <= value <= 1:
-        return f"{percent(value)} %"
-    if "bytes" in name:
-        return f"{value / 1e6:,.1f} MB"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-
-
-def _segmentation(folder: Path) -> dict[str, Any] | None:
-    result = _read(folder / "evaluation.json")
-    if result is None:
-        return None
-    rows = {row["name"]: row for row in result["results"]}
-    models = [row for row in result["results"] if row["kind"] == "model"]
-    subject = rows[result["subject"]]
-    return {
-        **result,
-        "subject_row": subject,
-        "untrained": rows.get("untrained"),
-        "verdicts": _verdicts({name: row["miou"] for name, row in rows.items()}, result["subject"]),
-        "models": models,
-        "per_class": _per_class(result["classes"], models, subject),
-        "sheet": {
-            rank: [_card(picture, folder) for picture in result["pictures"] if picture["rank"] == rank]
-            for rank in RANKS
-        },
-    }
-
-
-def _verdicts(miou: dict[str, float | None], subject: str) -> list[str]:
-    # Said in words, for or against the model, from the figures alone.
-    comparisons = (
-        ("Naming every patch on its own, without groups", "patches", f"with the groups of {subject}", subject),
-        ("Colour clusters, named by the model", "colour_clusters", f"the groups of {subject}", subject),
-        ("With true names, colour clusters", "colour_clusters_oracle", "learned groups", "groups_oracle"),
-    )
-    verdicts = []
-    for their_words, their_name, our_words, our_name in comparisons:
-        theirs, ours = miou.get(their_name), miou.get(our_name)
-        if theirs is not None and ours is not None:
-            gap = ours - theirs
-            ahead = f"Groups are {'ahead' if gap > 0 else 'behind'} by {percent(abs(gap))}"
-            outcome = "No difference" if abs(gap) < CLOSE else ahead
-            verdicts.append(f"{their_words}: {percent(theirs)}; {our_words}: {percent(ours)}. {outcome}.")
-    return verdicts
-
-
-def _per_class(classes: list[str], models: list[dict[str, Any]], subject: dict[str, Any]) -> list[dict[str, Any]]:
-    pixels = [sum(row) for row in subject["confusion"]]
-    rows = []
-    for name, count in zip(classes, pixels, strict=True):
-        iou = {model["name"]: model["iou"][name] for model in models}
-        before, after = iou.get("untrained"), subject["iou"][name]
-        gain = None if before is None or after is None else after - before
-        rows.append({"name": name, "share": count / max(1, sum(pixels)), "iou": iou, "gain": gain})
-    return rows
-
-
-def _card(picture: dict[str, Any], folder: Path) -> dict[str, Any]:
-    uris = {}
-    for kind, file in picture["files"].items():
-        uris[kind] = _uri(folder / file)
-    return {**picture, "uris": uris}
-
-
-def _uri(picture: Path) -> str:
-    kind = picture.suffix[1:].replace("jpg", "jpeg")
-    return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def _cards(data_dir: Path) -> dict[str, dict[str, Any]]:
     cards = {}
     for name in DATA_FOLDERS:
-        card = _read(data_dir / name / "datacard.json")
+        card = read_json(data_dir / name / "datacard.json")
         if card is not None:
             tables = [_table(title, rows) for title, rows in card["tables"].items() if rows]
             sheet = data_dir / name / CONTACT_SHEET
-            cards[name] = {**card, "tables": tables, "sheet": _uri(sheet) if sheet.exists() else None}
+            cards[name] = {**card, "tables": tables, "sheet": picture_uri(sheet) if sheet.exists() else None}
     return cards
 
 
@@ -203,9 +98,8 @@ def _funnel(cards: dict[str, dict[str, Any]]) -> list[tuple[str, int]]:
 
 
 def _phase(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / "metrics.jsonl"
-    lines = [json.loads(text) for text in path.read_text().splitlines() if text.endswith("}")] if path.exists() else []
-    run = _read(folder / "run.json")
+    rows = read_metrics(folder)
+    run = read_json(folder / "run.json")
     facts = {}
     if run is not None:
         config = run["train"]
@@ -223,8 +117,8 @@ def _phase(folder: Path, name: str) -> dict[str, Any]:
         "name": name,
         "number": name.removeprefix("phase"),
         "facts": facts,
-        "curves": _curves(lines),
-        "steps": len(lines),
+        "curves": [{"title": line.name, "ends": ends(line), "svg": line_chart(line)} for line in curves(rows).values()],
+        "steps": len(rows),
     }
 
 
@@ -235,32 +129,12 @@ def _effort(phases: list[dict[str, Any]], cards: dict[str, dict[str, Any]]) -> s
     return f"trained for {minutes:.1f} minutes on {stored:,} captioned images, no mask" if minutes and stored else ""
 
 
-def _curves(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    curves = []
-    for name, title in CURVES.items():
-        points = [(line["step"], line[name]) for line in lines if _is_finite(line.get(name))]
-        if points:
-            line = Line(title, *map(list, zip(*points, strict=True)))
-            share = max(1, len(points) // 20)
-            first, last = (sum(part) / share for part in (line.values[:share], line.values[-share:]))
-            curves.append({"title": title, "first": first, "last": last, "svg": line_chart(line)})
-    return curves
-
-
 def _configs(run_dir: Path, segmentation: dict[str, Any] | None) -> dict[str, str]:
     configs: dict[str, Any] = {"evaluation: protocol": segmentation and segmentation["protocol"]}
-    configs["run: config.json"] = _read(run_dir / "config.json")
+    configs["run: config.json"] = read_json(run_dir / "config.json")
     for name in DATA_FOLDERS:
-        configs[f"data/{name}"] = (_read(run_dir / "data" / name / "manifest.json") or {}).get("config")
+        configs[f"data/{name}"] = (read_json(run_dir / "data" / name / "manifest.json") or {}).get("config")
     for name in PHASES:
-        run = _read(run_dir / name / "run.json") or {}
+        run = read_json(run_dir / name / "run.json") or {}
         configs[name] = {key: run[key] for key in ("model", "train", "inputs") if key in run}
     return {name: json.dumps(config, indent=2, ensure_ascii=False) for name, config in configs.items() if config}
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
