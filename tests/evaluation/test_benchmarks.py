@@ -41,7 +41,8 @@ def test_images_to_choose_by_are_not_those_of_the_figure(
 @pytest.mark.parametrize(
     ("name", "source", "number"),
     [("voc", "pascal_voc_21", 21), ("context", "pascal_context_60", 60), ("context59", "pascal_context_60", 59),
-     ("ade20k", "ade20k_150", 150), ("coco_stuff", "coco_stuff_release", 171)],
+     ("ade20k", "ade20k_150", 150), ("coco_object", "coco_object_81", 81),
+     ("coco_stuff", "coco_stuff_release", 171)],
 )  # fmt: skip
 def test_classes_have_the_names_of_the_release(shared: Path, name: str, source: str, number: int) -> None:
     expected = (shared / f"reference/classes/{source}.txt").read_text().splitlines()
@@ -54,7 +55,8 @@ def test_classes_have_the_names_of_the_release(shared: Path, name: str, source: 
 @pytest.mark.parametrize(
     ("name", "folder", "number", "num_classes"),
     [("voc", "VOC2012", 90, 18), ("context", "VOC2010", 4, 8), ("context59", "VOC2010", 4, 8),
-     ("ade20k", "ADEChallengeData2016", 2, 6), ("coco_stuff", "coco_stuff164k", 4, 20)],
+     ("ade20k", "ADEChallengeData2016", 2, 6), ("coco_object", "coco", 15, 25),
+     ("coco_stuff", "coco_stuff164k", 4, 20)],
 )  # fmt: skip
 def test_the_truth_of_real_masks_scores_exactly_100(
     shared: Path, name: str, folder: str, number: int, num_classes: int
@@ -144,6 +146,42 @@ def test_a_wrong_mask_is_refused(
     mask.save(root / "SegmentationClass/000.png")
     with pytest.raises(ValueError, match=message):
         BENCHMARKS["scenes"].open(root).read(0)
+
+
+def test_a_thousand_classes_are_too_many_for_masks_of_bytes(
+    tmp_path: Path, scene: np.ndarray, write_benchmark: Write
+) -> None:
+    root = write_benchmark(tmp_path / "b", [scene], [f"thing {number}" for number in range(1000)])
+    with pytest.raises(ValueError, match="1000 classes, but masks of 8 bits tell at most 255 apart"):
+        BENCHMARKS["scenes"].open(root)
+
+
+def test_a_grey_image_is_read_as_three_equal_channels(
+    tmp_path: Path, scene: np.ndarray, write_benchmark: Write
+) -> None:
+    root = write_benchmark(tmp_path / "b", [scene])
+    Image.new("L", (48, 32), 77).save(root / "JPEGImages/000.jpg", "png")
+    image_HWC, _ = BENCHMARKS["scenes"].open(root).read(0)
+    assert image_HWC.shape == (32, 48, 3)
+    assert (image_HWC == 77).all()
+
+
+def test_a_broken_image_is_named(tmp_path: Path, scene: np.ndarray, write_benchmark: Write) -> None:
+    root = write_benchmark(tmp_path / "b", [scene])
+    images = BENCHMARKS["scenes"].open(root)
+    content = (root / "JPEGImages/000.jpg").read_bytes()
+    (root / "JPEGImages/000.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"000\.jpg: broken \(.*\); restore the file"):
+        images.read(0)
+    (root / "JPEGImages/000.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"000\.jpg: not an image that can be read"):
+        images.size(0)
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_the_usual_unseen_classes_are_classes(name: str) -> None:
+    benchmark = BENCHMARKS[name]
+    assert set(benchmark.unseen) <= set(benchmark.classes or ())
 
 
 def test_an_unknown_benchmark_lists_the_known_ones() -> None:
