@@ -184,7 +184,7 @@ class _Place:
         return " ".join(self.point(step, mean) for step, mean, _, _ in buckets)
 
     def axes(self, axis: str) -> str:
-        ends = ((LEFT, "start", f"{self.first:,}"), (WIDTH - RIGHT, "end", f"{axis} {self.last:,}"))
+        ends = ((LEFT, "start", _short(self.first)), (WIDTH - RIGHT, "end", f"{axis} {_short(self.last)}"))
         return _grid({_short(tick): self.y(tick) for tick in ticks(self.low, self.high)}, WIDTH) + "".join(
             f'<text class="tick" x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{escape(text)}</text>'
             for x, anchor, text in ends
@@ -196,8 +196,8 @@ def _open(width: float, height: float, label: str, kind: str = "chart") -> str:
 
 
 def _said(line: Line, buckets: Sequence[tuple[float, float, float, float]], axis: str) -> str:
-    (first, last), (start, end) = (line.steps[0], line.steps[-1]), (buckets[0][1], buckets[-1][1])
-    return f"{line.name}: from {_short(start)} at {axis} {first:,} to {_short(end)} at {axis} {last:,}"
+    first, last, start, end = map(_short, (line.steps[0], line.steps[-1], buckets[0][1], buckets[-1][1]))
+    return f"{line.name}: from {start} at {axis} {first} to {end} at {axis} {last}"
 
 
 def _grid(heights: Mapping[str, float], width: int) -> str:

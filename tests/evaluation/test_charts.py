@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from evaluation.charts import BUCKETS, Line, column_chart, heat_map, line_chart, ticks
+from evaluation.charts import BUCKETS, Line, column_chart, confusion_map, heat_map, line_chart, lines_chart, ticks
 
 
 def _points(svg: str) -> list[list[float]]:
@@ -77,3 +77,37 @@ def test_a_square_is_as_dark_as_the_root_of_its_share_of_the_row() -> None:
     ]
     assert [float(opacity) for _, opacity, _ in cells] == [0, 1, 0.5, 0]
     assert "darkest: 40.0 %" in svg
+
+
+def test_lines_over_each_other_share_their_axes() -> None:
+    svg = lines_chart(
+        [Line("a", [0, 10], [1.0, 1.0]), Line("b", [5, 10], [0.0, 2.0])], ["#ff0000", "#0000ff"], "step", marked=5
+    )
+    drawn = re.findall(r'style="stroke: ([^"]*)" points="([^"]*)"', svg)
+    assert [colour for colour, _ in drawn] == ["#ff0000", "#0000ff"]
+    a, b = ([[float(number) for number in point.split(",")] for point in points.split()] for _, points in drawn)
+    assert a[1][0] == b[1][0] == a[0][0] + 2 * (b[0][0] - a[0][0])
+    assert b[1][1] < a[0][1] == a[1][1] < b[0][1]
+    mark = re.search(r'class="mark" x1="([^"]*)" x2="([^"]*)"', svg)
+    assert mark
+    assert float(mark[1]) == float(mark[2]) == b[0][0]
+    assert "a: from 1 at step 0 to 1 at step 10; b: from 0 at step 5 to 2 at step 10" in svg
+
+
+def test_a_mark_beyond_the_axis_is_not_drawn() -> None:
+    assert 'class="mark"' not in lines_chart([Line("a", [0, 1], [0.0, 1.0])], ["#ff0000"], "threshold", marked=2)
+
+
+def test_a_square_of_confusion_is_the_share_of_the_true_class() -> None:
+    # No true pixel is a bus, so it has no row.
+    svg = confusion_map(["cat", "dog", "bus"], [[3, 1, 0], [0, 2, 2], [0, 0, 0]])
+    cells = re.findall(r'class="(cell[^"]*)".*?fill-opacity="([^"]*)"><title>([^<]*)<', svg)
+    assert cells == [
+        ("cell", "0.75", "cat called cat: 75.0 %"),
+        ("cell wrong", "0.25", "cat called dog: 25.0 %"),
+        ("cell wrong", "0.00", "cat called bus: 0.0 %"),
+        ("cell wrong", "0.00", "dog called cat: 0.0 %"),
+        ("cell", "0.50", "dog called dog: 50.0 %"),
+        ("cell wrong", "0.50", "dog called bus: 50.0 %"),
+    ]
+    assert "nan" not in confusion_map([], [])

@@ -7,19 +7,22 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from evaluation.config import Protocol
 from evaluation.evaluate import evaluate
-from evaluation.report import figure, percent, signed, write_report
+from evaluation.report import write_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 Write = Callable[..., Path]
 TITLE = "Debug <run> & more"
 CAVEAT = "This mIoU means nothing."
-SECTIONS = ("segmentation", "classes", "sheet", "curation", "training", "settings")
+SECTIONS = ("segmentation", "published", "classes", "sheet", "curation", "training", "settings")
 
 
 class Page(HTMLParser):
@@ -185,17 +188,44 @@ def test_losses_that_are_not_finite_do_not_break_the_page(tmp_path: Path) -> Non
     assert "2 → 1" in Page(write_report(tmp_path, TITLE).read_text()).text
 
 
-def test_numbers_are_written_for_people() -> None:
-    assert (percent(0.12345), percent(None)) == ("12.3", "–")
-    assert (signed(0.1), signed(-0.1), signed(-0.0001), signed(None)) == ("+10.0", "−10.0", "0.0", "–")
-    assert (figure(1234567), figure(0.25, "kept share"), figure(1.23456), figure("cc4m")) == (
-        *("1,234,567", "25.0 %", "1.235", "cc4m"),
-    )
-
-
 def test_a_contact_sheet_beside_a_data_card_is_shown(run_dir: Path) -> None:
     page = write_report(run_dir, "Run").read_text()
     assert "data:image/jpeg;base64" not in page
     (run_dir / "data" / "pairs" / "sheet.jpg").write_bytes(b"picture")
     page = write_report(run_dir, "Run").read_text()
     assert 'src="data:image/jpeg;base64,cGljdHVyZQ=="' in page
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser_the_page_fits_its_width_and_asks_for_nothing(run_dir: Path, browser: Browser, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(write_report(run_dir, TITLE, CAVEAT).as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("[...document.images].every(each => each.complete && each.naturalWidth > 0)")
+    assert [url for url in asked if not url.startswith("data:")] == [(run_dir / "report/index.html").as_uri()]
+    assert complaints == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_heading_of_the_classes_sorts_them(run_dir: Path, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(write_report(run_dir, TITLE).as_uri())
+
+    def column(position: int) -> list[str]:
+        return page.locator(f"table.sortable tbody tr > :nth-child({position})").all_inner_texts()
+
+    page.locator("th button", has_text="class").click()
+    assert column(1) == ["background", "bus", "cat", "dog"]
+    page.locator("th button", has_text="pixels").click()
+    shares = [float(text) for text in column(2)]
+    assert shares == sorted(shares, reverse=True)
+    assert column(1)[0] == "background"
+    page.locator("th button", has_text="pixels").click()
+    assert [float(text) for text in column(2)] == shares[::-1]
+    page.close()
