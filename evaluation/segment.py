@@ -371,6 +371,11 @@ def to_pixels(value_BKN: Tensor, grid: tuple[int, int], size: Sequence[int], pat
 
 def _best(regions: Regions, class_KGC: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
     """Return each pixel's best score and its class, [H, W] each; as many classes at once as memory is meant to hold."""
+    if len(regions.windows) == 1 and protocol.assignment == "hard" and regions.resized == regions.size:
+        # Nothing is averaged or resized: what is best for a group is best for its pixels, without a map per class.
+        class_G = class_KGC[0].argmax(-1)
+        best_G = class_KGC[0].gather(1, class_G[:, None])[:, 0]
+        return best_G[regions.group_KHW[0]], class_G[regions.group_KHW[0]]
     chosen_C = contenders(class_KGC.flatten(0, 1))
     per_pass = max(1, SCORES_AT_ONCE // (regions.size[0] * regions.size[1]))
     passes = (spread(regions, class_KGC[..., class_C], protocol) for class_C in torch.split(chosen_C, per_pass))
