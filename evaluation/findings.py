@@ -75,17 +75,18 @@ def sheet_card(picture: dict[str, Any], folder: Path, subject: str) -> dict[str,
     found = picture.get("models", {})
     name = f"{subject}: " if len(found) > 1 else ""
     kinds = [("image", "image"), ("truth", "truth"), (f"{name}labels", "prediction"), (f"{name}groups", "groups")]
-    views = [_view(words, kind, picture, folder) for words, kind in kinds]
+    views = [view(words, kind, picture, folder) for words, kind in kinds]
     for model, drawn in found.items():
         if model != subject:
             views += [
-                _view(f"{model}: labels", "prediction", drawn, folder),
-                _view(f"{model}: groups", "groups", drawn, folder),
+                view(f"{model}: labels", "prediction", drawn, folder),
+                view(f"{model}: groups", "groups", drawn, folder),
             ]
     return {**picture, "views": views}
 
 
-def _view(words: str, kind: str, drawn: dict[str, Any], folder: Path) -> dict[str, Any]:
+def view(words: str, kind: str, drawn: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return one of the pictures that were drawn of an image, with its caption and legend."""
     uri = picture_uri(folder / drawn["files"][kind])
     return {"words": words, "kind": kind, "uri": uri, "legend": drawn["legends"][kind]}
 

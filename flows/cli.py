@@ -310,9 +310,14 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from evaluation.compare import write_comparison
     from evaluation.report import write_report
 
-    print(f"report: {write_report(options.run, options.run.name)}")
+    if len(options.runs) > 1:
+        print(f"comparison: {write_comparison(options.runs, options.out)}")
+    else:
+        (run,) = options.runs
+        print(f"report: {write_report(run, run.name)}")
 
 
 def _recipe(options: argparse.Namespace) -> PipelineConfig:
@@ -485,8 +490,21 @@ def _add_models(add: Add) -> None:
     convert.add_argument("--config", type=Path, metavar="YML", help="the authors' config (default: ViT-B, stage 2)")
     convert.add_argument("--text-config", help="folder or hub name of the text encoder's config (default: bert-base)")
 
-    report = add("report", _report, "write RUN/report/index.html anew")
-    report.add_argument("run", type=Path, help="folder of a run")
+    report = add("report", _report, "write RUN/report/index.html anew, or a page that compares several runs")
+    report.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folder of a run; the others' figures are told against the first's",
+    )
+    report.add_argument(
+        "--out",
+        type=Path,
+        default=Path("comparison.html"),
+        metavar="FILE",
+        help="page of a comparison (default comparison.html)",
+    )
 
 
 def _recipe_of(command: argparse.ArgumentParser) -> None:
