@@ -97,6 +97,8 @@ class LaunchConfig:
     """torch threads, and CPUs reserved in Ray, per worker"""
     use_gpu: bool = False
     """one GPU per worker, else CPU"""
+    stage_dir: str | None = None
+    """folder on each node's own disk that shards are copied to first; None reads them where they are"""
     max_failures: int = 2
     """how often Ray starts failed workers again, from the newest checkpoint"""
 

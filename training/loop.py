@@ -31,6 +31,7 @@ from training.metrics import MetricsWriter, last_losses
 from training.optim import apply_gradients, build_optimizer, learning_rate
 from training.phase import Phase
 from training.record import card_facts, run_record
+from training.staging import stage_images
 from training.transforms import build_transform
 from training.validation import Validation
 from training.word_masking import WordMasking
@@ -101,6 +102,8 @@ class Trainer:
         self.phase, self.config = phase, phase.config
         self.device = torch.device("cuda" if self.config.launch.use_gpu else "cpu")
         samples = phase.samples()
+        if self.config.launch.stage_dir is not None:
+            samples = stage_images(samples, Path(self.config.launch.stage_dir))
         self.model = start_model(phase, samples).to(self.device)
         self.optimizer = build_optimizer(self.model, self.config.optim)
         self.progress = Progress(place=worker_rank())
