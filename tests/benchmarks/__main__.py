@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import curation, images, index, model, pairs, training
+from tests.benchmarks import curation, evaluation, images, index, model, pairs, training
 
-ROOMS = ("curation", "index", "images", "pairs", "model", "training")
+ROOMS = ("curation", "index", "images", "pairs", "model", "training", "evaluation")
 BENCHES = (
     curation.parse, curation.download, curation.read,
     index.ingest, index.query,
@@ -21,6 +21,7 @@ BENCHES = (
     pairs.uniform, pairs.similar, pairs.spread,
     model.train, model.infer, model.where_time_goes,
     training.loader, training.step,
+    evaluation.speed, evaluation.memory,
 )  # fmt: skip
 
 if __name__ == "__main__":
