@@ -24,11 +24,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.admission import COLLISION, DUPLICATE, ENTRY, Entries, Verdicts, judge_rows
+from curation.captions_card import CaptionsCard
 from curation.columns import EXPECTED_COLUMNS, names_captions, standard_names
-from curation.datacard import Figure, write_datacard
+from curation.datacard import counted
 from curation.manifest import Manifest, Part, close_stage, finished_part, open_stage, replacing, write_part
 from curation.progress import Progress
-from curation.removal import Removal
+from curation.removal import TAKEN_OUT, Removal
 from curation.schema import (
     CAPTIONS,
     REFUSED,
@@ -49,13 +50,8 @@ SCRATCH = ".scratch"
 
 ANOTHER_ADDRESS = "another address has the same key"
 REPEATED = "duplicate of an earlier row"
-TAKEN_OUT = "taken out on request"
 NOT_IN_SUBSET = "not in the subset"
 
-MOST_WORDS = 100
-"""Captions with more words are counted with those of so many."""
-
-_WORDS_PER_BAR = 5
 _FILES = ("removed", "subset")
 
 # Rows of one batch as they are read: refused ones have a reason, the others all the rest.
@@ -162,7 +158,7 @@ def _read_all(
             counts.update({"lines": num_lines, "unusable": _stop_if_hopeless(rows, counts, num_lines, files, config)})
             with replacing(path) as temporary, pa.ipc.new_file(str(temporary), _READ) as writer:
                 writer.write_table(rows)
-            reasons = _count(rows["reason"])
+            reasons = counted(rows["reason"])
             progress.part(f"{number:05d}", position - progress.done, num_lines, rows["reason"].null_count, reasons)
     with replacing(scratch_dir / _LINES) as path:
         path.write_text(json.dumps(num_rows))
@@ -259,10 +255,8 @@ def _write_all(
     """Write the parts, refused.parquet, the data card and the manifest."""
     names = pa.array([file.name for file in files])
     parts: list[Part] = []
-    counts = Counter({"read": 0, "kept": 0})
-    words = np.zeros(MOST_WORDS + 1, np.int64)
-    entries_hit: set[str] = set()
-    first_row = num_images = 0
+    card = CaptionsCard()
+    first_row = 0
     with (
         replacing(folder / REFUSED_NAME) as path,
         pq.ParquetWriter(path, REFUSED, compression="zstd") as refused_writer,
@@ -277,38 +271,11 @@ def _write_all(
             name = part_name(len(parts))
             if captions.num_rows:
                 parts.append(finished_part(folder, name) or write_part(folder, name, captions))
-            reasons = _count(refused["reason"])
-            counts.update({"read": rows.num_rows, "kept": captions.num_rows, **reasons})
-            words += _words(captions["caption"])
-            num_images += int(pc.sum(pc.equal(captions["caption_id"], 0)).as_py() or 0)
-            taken = refused.filter(pc.equal(refused["reason"], TAKEN_OUT))
-            entries_hit.update(taken["content"].unique().to_pylist())
+            reasons = card.add(captions, refused)
             progress.part(name, rows.num_rows, rows.num_rows, captions.num_rows, reasons)
             first_row += rows.num_rows
-    figures: dict[str, Figure] = {
-        "table": files[0].name if len(files) == 1 else f"{len(files):,} files",
-        "format": "; ".join(sorted({layout.description for layout in layouts})),
-        "columns": "; ".join(sorted({", ".join(layout.columns) for layout in layouts})),
-        "columns ignored": ", ".join(dict.fromkeys(name for layout in layouts for name in layout.ignored)) or "none",
-        "rows read": counts["read"],
-        "rows kept": counts["kept"],
-        "kept share": counts["kept"] / max(counts["read"], 1),
-        "images": subset.num_images if subset else num_images,
-        "words per caption, mean": float(words @ np.arange(MOST_WORDS + 1) / max(words.sum(), 1)),
-        "words per caption, median": int(np.searchsorted(words.cumsum(), (words.sum() + 1) // 2)),
-    }
-    if removal:
-        missed = [entry for entry in removal.entries if entry not in entries_hit]
-        figures |= {"removal entries": len(removal.entries), "removal entries without a row": len(missed)}
-        if missed:
-            logger.warning("removal: %d entries have no row: %s", len(missed), ", ".join(missed[:10]))
-    if subset:
-        figures["captions of the subset not found"] = subset.num_missing
-        if subset.num_missing:
-            logger.warning("subset: %s captions are not in the table", f"{subset.num_missing:,}")
-    drops = {reason: count for reason, count in counts.items() if reason not in ("read", "kept")}
-    write_datacard(folder, "Captions", figures, drops, {"caption lengths": _bars(words)})
-    return close_stage(folder, parts, counts)
+    card.write(folder, files, layouts, removal, subset)
+    return close_stage(folder, parts, card.counts)
 
 
 def _split(rows: pa.Table, verdicts: Verdicts, subset: Subset | None) -> tuple[pa.Table, pa.Table]:
@@ -341,26 +308,5 @@ def _of_subset(
     return is_in, caption_ids
 
 
-def _words(captions: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Return how many captions have 0, 1, ... words; the last count holds all longer ones."""
-    lengths = pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(captions))).to_numpy()
-    return np.bincount(np.minimum(lengths, MOST_WORDS), minlength=MOST_WORDS + 1)
-
-
-def _bars(words: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Return the lengths as rows of a table: words from-to, captions."""
-    longest = int(np.flatnonzero(words)[-1]) if words.any() else 0
-    return [
-        {"words": f"{low}–{low + _WORDS_PER_BAR - 1}", "captions": int(words[low : low + _WORDS_PER_BAR].sum())}
-        if low < MOST_WORDS
-        else {"words": f"{MOST_WORDS} or more", "captions": int(words[MOST_WORDS])}
-        for low in range(0, longest + 1, _WORDS_PER_BAR)
-    ]
-
-
 def _load(path: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
-def _count(reasons: pa.ChunkedArray) -> dict[str, int]:
-    return {item["values"].as_py(): item["counts"].as_py() for item in pc.value_counts(reasons.drop_null())}

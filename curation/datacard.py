@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from curation.manifest import replacing
 
 DATACARD = "datacard.json"
@@ -41,6 +43,11 @@ def read_datacard(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's data card."""
     card: dict[str, Any] = json.loads((folder / DATACARD).read_text(encoding="utf-8"))
     return card
+
+
+def counted(column: pa.ChunkedArray) -> dict[Any, int]:
+    """Return how often each value of a column occurs; nulls are left out."""
+    return {row["values"]: row["counts"] for row in column.drop_null().value_counts().to_pylist()}
 
 
 def join_datacards(data_dir: Path) -> Path:

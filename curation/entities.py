@@ -55,20 +55,11 @@ def write_postings(data_dir: Path) -> Manifest:
     ]
     codes, keys, parts, rows = (np.concatenate(column) for column in zip(_NOTHING, *numbered, strict=True))
     del numbered
+    counts = _write_sorted(folder / part_name(0), names, codes, keys, parts, rows)
+    _write(folder / COUNTS_NAME, pa.Table.from_pylist(counts, schema=ENTITY_COUNTS))
     first = _first_of_captions(parts, rows)
     together = _together(codes, first, len(names))
-    order = np.argsort(codes, kind="stable")  # parts and rows ascend already
-    starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    counts: list[dict[str, Any]] = []
-    with replacing(folder / part_name(0)) as path, pq.ParquetWriter(path, POSTINGS, compression="zstd") as writer:
-        for name in sorted(names):
-            own = order[starts[names[name]] : starts[names[name] + 1]]
-            content = [pa.repeat(name, len(own)), keys[own], parts[own], rows[own]]
-            writer.write_table(pa.table(content, schema=POSTINGS), _POSTINGS_ROW_GROUP_ROWS)
-            counts.append({"entity": name, "captions": len(own), "images": len(np.unique(keys[own]))})
-    counts.sort(key=lambda row: -row["captions"])  # stable: equal ones stay in the order of their names
     pairs = _pairs(names, together)
-    _write(folder / COUNTS_NAME, pa.Table.from_pylist(counts, schema=ENTITY_COUNTS))
     _write(folder / COOCCURRENCE_NAME, pairs)
     entities_per_caption = np.diff(np.append(first, len(codes)))
     figures: dict[str, Figure] = {
@@ -203,6 +194,27 @@ def _numbered(number: int, table: pa.Table, names: dict[str, int]) -> tuple[npt.
     rows = pc.list_parent_indices(lists).to_numpy()
     parts = np.full(len(rows), number, np.int32)
     return codes[values.indices.to_numpy()], table["key"].to_numpy()[rows], parts, rows.astype(np.int32)
+
+
+def _write_sorted(
+    path: Path,
+    names: dict[str, int],
+    codes: npt.NDArray[np.int32],
+    keys: Numbers,
+    parts: npt.NDArray[np.int32],
+    rows: npt.NDArray[np.int32],
+) -> list[dict[str, Any]]:
+    """Write postings as `POSTINGS` and return the counts (`ENTITY_COUNTS`), the most frequent first."""
+    order = np.argsort(codes, kind="stable")  # parts and rows ascend already
+    starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
+    counts: list[dict[str, Any]] = []
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, POSTINGS, compression="zstd") as writer:
+        for name in sorted(names):
+            own = order[starts[names[name]] : starts[names[name] + 1]]
+            content = [pa.repeat(name, len(own)), keys[own], parts[own], rows[own]]
+            writer.write_table(pa.table(content, schema=POSTINGS), _POSTINGS_ROW_GROUP_ROWS)
+            counts.append({"entity": name, "captions": len(own), "images": len(np.unique(keys[own]))})
+    return sorted(counts, key=lambda row: -row["captions"])  # stable: equal ones stay in the order of their names
 
 
 def _first_of_captions(parts: npt.NDArray[np.int32], rows: npt.NDArray[np.int32]) -> Numbers:

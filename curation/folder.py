@@ -60,7 +60,8 @@ class LocalFolder:
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return `length` bytes of a file, fewer at its end."""
-        descriptor = os.open(self.folder / name, os.O_RDONLY)
+        # Joining paths by pathlib takes longer than opening the file.
+        descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY)
         try:
             return os.pread(descriptor, length, offset)
         finally:

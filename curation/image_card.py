@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.datacard import write_datacard
+from curation.datacard import counted, write_datacard
 from curation.gather import hosts
 from curation.manifest import Part, replacing
 
@@ -52,10 +52,10 @@ class ImageCard:
         stored = outcome.filter(is_stored)
         self.images += len(outcome)
         self.stored += len(stored)
-        self.causes.update(_counted(outcome["cause"]))
-        self._asked.update(_counted(hosts(outcome)))
-        self._failed.update(_counted(hosts(outcome.filter(pc.invert(is_stored)))))
-        self._rounds.update(_counted(stored["rounds"]))
+        self.causes.update(counted(outcome["cause"]))
+        self._asked.update(counted(hosts(outcome)))
+        self._failed.update(counted(hosts(outcome.filter(pc.invert(is_stored)))))
+        self._rounds.update(counted(stored["rounds"]))
         known = stored.filter(stored["original_width"].is_valid())
         width, height = (known[f"original_{name}"].to_numpy() for name in ("width", "height"))
         self._sides += np.bincount(np.digitize(np.minimum(width, height), _SIDES), minlength=len(self._sides))
@@ -110,10 +110,6 @@ class ImageCard:
         }
         with replacing(images_dir / PICTURE) as path:
             path.write_text(_bars(charts), encoding="utf-8")
-
-
-def _counted(column: pa.ChunkedArray) -> dict[Any, int]:
-    return {row["values"]: row["counts"] for row in column.drop_null().value_counts().to_pylist()}
 
 
 def _ranges(edges: Sequence[float]) -> list[str]:

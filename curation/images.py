@@ -5,10 +5,11 @@ Readers hold memory maps and paths, no open files: they can be used from many th
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import cached_property
-from itertools import count, takewhile
+from itertools import accumulate, count, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,29 @@ class Caption(NamedTuple):
     mentions: list[Mention]
     nouns: list[Span] | None = None
     """spans of all its nouns; None when the captions were parsed without them"""
+
+
+class _Batch(NamedTuple):
+    """Where the images of one batch of samples.arrow lie: views into the mapped file, nothing of it in memory."""
+
+    key: NDArray[np.int64]
+    shard: NDArray[np.int32]
+    """meaningless where there is a path"""
+    path: pa.StringArray
+    offset: NDArray[np.int64]
+    length: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, batch: pa.RecordBatch) -> _Batch:
+        """Return the views of a batch."""
+
+        def view(name: str) -> NDArray[Any]:
+            column = batch.column(name)
+            # Arrow's own view is none where a value is null.
+            values = np.frombuffer(column.buffers()[1], column.type.to_pandas_dtype())
+            return values[column.offset : column.offset + len(column)]
+
+        return cls(view("key"), view("shard"), batch.column("path"), view("offset"), view("length"))
 
 
 class Samples:
@@ -83,43 +107,46 @@ class Samples:
         Raises: KeyError when no image with this key is stored.
         """
         # Batch by batch, since all keys as one array are a copy for every process that reads.
-        batch = int(np.searchsorted(self._first_keys, key, side="right")) - 1
-        if batch >= 0:
-            keys = self._batches[batch].to_numpy()
-            row = int(np.searchsorted(keys, key))
-            if row < len(keys) and keys[row] == key:
-                return int(self._first_rows[batch]) + row
+        number = bisect_right(self._first_keys, key) - 1
+        if number >= 0:
+            keys = self._batches[number].key
+            at = int(keys.searchsorted(key))
+            if at < len(keys) and keys[at] == key:
+                return self._first_rows[number] + at
         raise KeyError(f"key {key}: no such image in {self.images_dir}; failures.parquet there may name the reason")
-
-    @cached_property
-    def _batches(self) -> list[pa.Array]:
-        return [batch for batch in self.table["key"].chunks if len(batch)]
-
-    @cached_property
-    def _first_keys(self) -> NDArray[np.int64]:
-        return np.array([batch[0].as_py() for batch in self._batches], np.int64)
-
-    @cached_property
-    def _first_rows(self) -> NDArray[np.int64]:
-        return np.cumsum([0, *(len(batch) for batch in self._batches)])
 
     def read(self, row: int) -> bytes:
         """Return the image of a row: a JPEG, or the file as it lies in its folder.
 
         Raises: FileNotFoundError or ValueError, naming the file and the way out, when it is gone or too short.
         """
-        shard, path, offset, length = (self.table[name][row].as_py() for name in ("shard", "path", "offset", "length"))
-        name = shard_name(shard) if path is None else f"{FILES}/{path}"
+        number = bisect_right(self._first_rows, row) - 1
+        batch, at = self._batches[number], row - self._first_rows[number]
+        offset, length = int(batch.offset[at]), int(batch.length[at])
+        path = batch.path[at].as_py()
+        name = shard_name(int(batch.shard[at])) if path is None else f"{FILES}/{path}"
         try:
             content = self._folder.read(name, offset, length)
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.images_dir}/{name}: not there; {_WAY_OUT}") from None
         if len(content) < length:
             raise ValueError(
-                f"{self.images_dir}/{name}: image {self.table['key'][row]} ends at byte {offset + length}, the file "
+                f"{self.images_dir}/{name}: image {batch.key[at]} ends at byte {offset + length}, the file "
                 f"at byte {self._folder.size(name)}; {_WAY_OUT}"
             )
         return content
+
+    @cached_property
+    def _batches(self) -> list[_Batch]:
+        return [_Batch.of(batch) for batch in self.table.to_batches() if batch.num_rows]
+
+    @cached_property
+    def _first_keys(self) -> list[int]:
+        return [int(batch.key[0]) for batch in self._batches]
+
+    @cached_property
+    def _first_rows(self) -> list[int]:
+        return [0, *accumulate(len(batch.key) for batch in self._batches)][:-1]
 
     def captions(self, row: int) -> list[Caption]:
         """Return the captions of a row, ordered by their caption_id."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
+TAKEN_OUT = "taken out on request"
+"""Reason of a row that an entry takes out."""
+
 
 class Removal:
     """The entries of a list, one a line: an address (URL or image path), a domain with all below it, or a key.

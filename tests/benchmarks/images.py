@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -40,17 +40,21 @@ READS = 20_000
 def download(folder: Path) -> Iterator[list[str]]:
     """Wall time of whole commands, start-up included, on the same images from one server; ours verifies, too.
 
-    Then random reads of these JPEGs by key per second, warm, against a folder of files and a pass through webdataset.
+    The same photographs, left in their folder. Then random reads of the stored JPEGs by key per second, warm, against a
+    folder of files and a pass through webdataset.
     """
     import webdataset  # here, since it loads torch, and readers of a benchmark below import this module
 
     with _served(folder / "photos"):
         theirs_s = _timed(_img2dataset(folder))
-        _entities(folder)
-        ours_s = _timed(_ours(folder))
+        _entities(folder, "url", _address)
+        ours_s = _timed(_ours(folder, "allow_private=true"))
     same = _digests(folder / "images") == _digests(folder / "plain")
     title = f"download {NUM_IMAGES:,} images of 640 x 480, verified, {'the same bytes' if same else 'OTHER BYTES'}"
     yield row(title, NUM_IMAGES, ours_s, "images", "plain img2dataset", theirs_s)
+    _entities(folder / "in-place", "image", _name)
+    in_place_s = _timed([*_ours(folder / "in-place", "in_place=true"), f"--image-root={folder / 'photos'}"])
+    yield row(f"{NUM_IMAGES:,} images of 640 x 480 left in their folder, verified", NUM_IMAGES, in_place_s, "images")
     samples = Samples(folder / "images")
     keys = np.random.default_rng(0).permutation(samples.keys).tolist()
     (folder / "files").mkdir()
@@ -63,8 +67,8 @@ def download(folder: Path) -> Iterator[list[str]]:
         return sum(len(sample["jpg"]) for sample in stream)
 
     ours_s, files_s, stream_s = median_s(
-        lambda: [samples.read(samples.position(key)) for key in keys],
-        lambda: [(folder / "files" / f"{key}.jpg").read_bytes() for key in keys],
+        lambda: sum(len(samples.read(samples.position(key))) for key in keys),
+        lambda: sum(len((folder / "files" / f"{key}.jpg").read_bytes()) for key in keys),
         through_webdataset,
         rounds=3,
     )
@@ -117,8 +121,12 @@ def _served(photos: Path) -> Iterator[None]:
         server.wait()
 
 
+def _name(number: int) -> str:
+    return f"{number:05d}.jpg"
+
+
 def _address(number: int) -> str:
-    return f"http://127.0.0.1:{PORT}/{number:05d}.jpg"
+    return f"http://127.0.0.1:{PORT}/{_name(number)}"
 
 
 def _img2dataset(folder: Path) -> list[str]:
@@ -138,9 +146,9 @@ def _img2dataset(folder: Path) -> list[str]:
     ]
 
 
-def _ours(folder: Path) -> list[str]:
-    settings = [f"--set={name}={value}" for name, value in {**SETTINGS, "allow_private": "true"}.items()]
-    return [sys.executable, "-m", "flows.cli", "download", str(folder), *settings]
+def _ours(folder: Path, setting: str) -> list[str]:
+    settings = [f"--set={name}={value}" for name, value in SETTINGS.items()]
+    return [sys.executable, "-m", "flows.cli", "download", str(folder), *settings, f"--set={setting}"]
 
 
 def _timed(command: list[str]) -> float:
@@ -149,13 +157,13 @@ def _timed(command: list[str]) -> float:
     return time.perf_counter() - begun
 
 
-def _entities(folder: Path) -> None:
+def _entities(folder: Path, column: str, address_of: Callable[[int], str]) -> None:
     rows = [
         {
-            **{"key": image_key(_address(number)), "caption_id": 0, "url": _address(number), "caption": "a cat"},
+            **{"key": image_key(address), "caption_id": 0, column: address, "caption": "a cat"},
             **{"entities": ["cat"], "mentions": [{"entity": "cat", "start": 2, "end": 5}]},
         }
-        for number in range(NUM_IMAGES)
+        for address in map(address_of, range(NUM_IMAGES))
     ]
     open_stage(folder / "entities", "parse", {}, {})
     close_stage(

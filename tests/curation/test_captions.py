@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.captions import ANOTHER_ADDRESS, REPEATED, TAKEN_OUT, IngestConfig, ingest
+from curation.captions import ANOTHER_ADDRESS, REPEATED, IngestConfig, ingest
 from curation.datacard import read_datacard
 from curation.manifest import Manifest
+from curation.removal import TAKEN_OUT
 from curation.schema import CAPTIONS, image_key
 from curation.table import BROKEN_UTF8, COLUMN_COUNT, NO_CAPTION
 
