@@ -79,11 +79,15 @@ class PipelineConfig:
 
 
 def with_benchmark(config: TrainConfig, recipe: PipelineConfig, root: Path | None) -> TrainConfig:
-    """Return a phase whose validation takes the recipe's benchmark, found at `root`, and protocol where it has none."""
+    """Return a phase whose validation takes the recipe's benchmark, found at `root`, and protocol where it has none.
+
+    Without a folder to validate on, the phase has no validation.
+    """
     validation = config.validation
-    if validation is None or root is None:
-        return config
+    if validation is None or (validation.root is None and root is None):
+        return replace(config, validation=None)
     if validation.root is None:
+        assert root is not None
         validation = replace(validation, benchmark=recipe.benchmark, root=str(root.resolve()))
     return replace(config, validation=replace(validation, protocol=validation.protocol or recipe.protocol))
 

@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from curation.download import DownloadConfig
-from flows.recipes import ABLATED, PUBLISHED, RECIPES, demo, get_recipe, photos, without_benchmark_images
+from flows.recipes import (
+    ABLATED,
+    PUBLISHED,
+    RECIPES,
+    demo,
+    get_recipe,
+    photos,
+    with_benchmark,
+    without_benchmark_images,
+)
 from model import OVSegmentor
 from tests.training.conftest import write_data
+from training.config import ValidationConfig
 from training.loop import train_here
 from training.metrics import last_losses
 from training.phase import Phase
@@ -45,6 +55,19 @@ def test_the_debug_twin_of_a_published_recipe_trains_with_its_losses(name: str, 
     assert set(losses) == expected
     assert all(math.isfinite(loss) for loss in losses.values())
     assert OVSegmentor.from_pretrained(last).config.text.model_type == recipe.model.text.model_type
+
+
+def test_validation_takes_the_benchmark_and_protocol_of_the_recipe_unless_it_has_its_own(tmp_path: Path) -> None:
+    recipe = demo()
+    validation = with_benchmark(recipe.phase1, recipe, tmp_path).validation
+    assert validation is not None
+    assert (validation.benchmark, validation.root, validation.protocol) == ("scenes", str(tmp_path), recipe.protocol)
+    own = replace(recipe.phase1, validation=ValidationConfig(benchmark="voc", root="VOC2012"))
+    validation = with_benchmark(own, recipe, tmp_path).validation
+    assert validation is not None
+    assert (validation.benchmark, validation.root, validation.protocol) == ("voc", "VOC2012", recipe.protocol)
+    assert with_benchmark(recipe.phase1, recipe, None).validation is None
+    assert photos().phase1.validation is None
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
