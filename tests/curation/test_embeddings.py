@@ -10,7 +10,7 @@ import pytest
 
 from curation.embeddings import EmbedConfig, read_embeddings, write_embeddings
 from curation.images import Samples, write_samples
-from curation.manifest import close_stage, open_stage
+from curation.manifest import close_stage, mark_part, open_stage
 from curation.schema import SAMPLES
 
 
@@ -76,8 +76,6 @@ def test_embeddings_of_other_images_are_refused(data_dir: Path) -> None:
         (data_dir / "images" / name).unlink()
     open_stage(data_dir / "images", "download", {}, {})
     (data_dir / "images" / "00000.tar").write_bytes(b"other")
-    from curation.manifest import mark_part
-
     close_stage(data_dir / "images", [mark_part(data_dir / "images", "00000.tar", 1)])
     with pytest.raises(ValueError, match="made of images with digest"):
         next(read_embeddings(data_dir, "captions"))

@@ -11,13 +11,12 @@ TAGGER = Tagger()
 
 
 def test_nouns_come_with_their_spans_whatever_the_case() -> None:
-    captions = ["A CAT ON THE COUCH", "", "running fast", "İstanbul cat"]
+    # The last one's first letter grows when it is lowered.
+    captions = ["A CAT ON THE COUCH", "", "running fast", "İstanbul has a cat"]
     spans = TAGGER.nouns(captions)
-    assert [[caption[s:e] for s, e in nouns] for caption, nouns in zip(captions, spans, strict=True)][:3] == [
-        ["CAT", "COUCH"],
-        [],
-        [],
-    ]
+    words = [[caption[s:e] for s, e in nouns] for caption, nouns in zip(captions, spans, strict=True)]
+    assert words[:3] == [["CAT", "COUCH"], [], []]
+    assert words[3][-1] == "cat"
 
 
 def test_the_last_word_of_a_span_decides_and_parts_of_tokens_are_no_nouns() -> None:

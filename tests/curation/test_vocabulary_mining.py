@@ -50,7 +50,10 @@ def test_the_file_is_the_same_every_time_and_can_be_loaded_whatever_the_words(fo
 
 
 def test_a_sample_is_spread_over_the_table(folder: Path) -> None:
-    assert "most frequent nouns of 3 captions" in propose_vocabulary(folder, num_captions=3)
+    text = propose_vocabulary(folder, num_captions=3)
+    assert "most frequent nouns of 3 captions" in text
+    examples = [line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")]
+    assert set(examples) == {CAPTIONS[0], CAPTIONS[3], CAPTIONS[6]}
 
 
 def test_senseless_numbers_are_refused(folder: Path) -> None:
