@@ -227,7 +227,7 @@ class Trainer:
         if worker_rank() == 0:
             progress = self.progress
             record = run_record(self.phase.settings(), self.model, progress.step, undecodable, progress.train_time_s)
-            record["best"] = None if self.validation is None else self.validation.best()
+            record["validation"] = None if self.validation is None else self.validation.record()
             facts = card_facts(record, len(self.dataset), last_losses(self.phase.run_dir))
             model = self.model
             if self.validation is not None and self.validation.config.keep == "best":

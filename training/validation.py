@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from evaluation.benchmarks import get_benchmark
 from evaluation.config import Protocol
@@ -49,6 +51,10 @@ class Validation:
                 model.save_pretrained(folder)
                 (folder / RECORD).write_text(json.dumps({"step": step, "miou": miou, "split": self.config.split}))
         return miou
+
+    def record(self) -> dict[str, Any]:
+        """Return what was measured on, how, which model was kept, and the best figure on the way."""
+        return {**asdict(self.config), "best": self.best()}
 
     def best(self) -> dict[str, float] | None:
         """Return step, mIoU and split of the best model; None before the first."""

@@ -59,7 +59,9 @@ def test_watching_changes_no_weight(
     measured = {line["step"]: line["validation_miou"] for line in lines(watched) if "validation_miou" in line}
     assert list(measured) == [2, 4, 6]
     assert all(0 <= miou <= 1 for miou in measured.values())
-    best = json.loads((watched.run_dir / "run.json").read_text())["best"]
+    record = json.loads((watched.run_dir / "run.json").read_text())["validation"]
+    best = record["best"]
+    assert (record["split"], record["keep"]) == ("training", "last")
     assert best["miou"] == max(measured.values()) == measured[best["step"]]
 
 
