@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import threading
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,17 @@ def test_images_in_their_folder_are_read_from_any_address(
                 content = samples.read(samples.position(image_key(name)))
                 assert content == (photos / name).read_bytes(), f"{name} from {address}"
         server.shutdown()
+
+
+def test_images_named_by_url_are_fetched_beside_those_of_a_folder(
+    web: Any, photos: Path, make_data: Any, tmp_path: Path
+) -> None:
+    address = f"{web.url}/image/1"
+    data_dir = make_data(tmp_path, {"grey.png": ["cat"], address: ["cat"]})
+    download(data_dir, replace(CONFIG, allow_private=True), image_root=photos)
+    samples = Samples(data_dir / "images")
+    assert samples.read(samples.position(image_key("grey.png"))) == (photos / "grey.png").read_bytes()
+    assert Image.open(io.BytesIO(samples.read(samples.position(image_key(address))))).size == (38, 32)
 
 
 def test_what_is_not_below_a_folder_is_refused(make_data: Any, tmp_path: Path) -> None:
