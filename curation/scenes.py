@@ -60,7 +60,8 @@ class ScenesConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work."""
-        for name, least in (("num_images", 1), ("num_held_out", 1), ("num_validation", 1), ("image_size", 32), ("port", 1024)):
+        counts = (("num_images", 1), ("num_held_out", 1), ("num_validation", 1))
+        for name, least in (*counts, ("image_size", 32), ("port", 1024)):
             if getattr(self, name) < least:
                 raise ValueError(f"ScenesConfig.{name} = {getattr(self, name)}: use {least} or more")
         if self.port > 65535:

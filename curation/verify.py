@@ -33,9 +33,9 @@ FAILED = pa.schema([("cause", pa.string()), ("detail", pa.string()), ("retry_aft
 ACCOUNT = pa.schema([SAMPLES.field("key"), *STORED, *FAILED])
 """images/00012.images.parquet: one row per image of the shard, sorted by key.
 
-`cause` is null for stored images, whose columns are those of `STORED`; for the others these are null. `path` is that of
-an image that stayed in its folder, null for those in the tar. `digest` is the xxh3-128 of the image's bytes, hexadecimal,
-`phash` its perceptual hash, original_width and original_height the size before the image was shrunk.
+`cause` is null for stored images, whose columns are those of `STORED`; for the others these are null. `path` is that
+of an image that stayed in its folder, null for those in the tar. `digest` is the xxh3-128 of the image's bytes,
+hexadecimal, `phash` its perceptual hash, original_width and original_height the size before the image was shrunk.
 """
 
 
