@@ -142,3 +142,62 @@ def test_a_saved_model_is_measured_as_the_model_itself(tmp_path: Path, benchmark
     assert saved == here
     assert here["results"][0]["confusion"] == here["results"][1]["confusion"]
     assert np.sum(here["results"][0]["confusion"]) == 2 * 1536 + 2 * 960
+
+
+def test_groups_unseen_classes_and_other_figures_stand_in_each_row(
+    tmp_path: Path, benchmark_dir: Path, oracle_model: Any, confused_model: Any
+) -> None:
+    models = {"confused": confused_model, "oracle": oracle_model}
+    result = evaluate(models, "scenes", benchmark_dir, tmp_path / "out", WORDS, unseen=["dog"])
+    rows = {row["name"]: row for row in result["results"]}
+    assert result["unseen"] == ["dog"]
+    assert rows["oracle"]["unseen"] == {"seen_miou": 1, "unseen_miou": 1, "harmonic_mean": 1}
+    assert rows["confused"]["unseen"] == {"seen_miou": 0, "unseen_miou": 0, "harmonic_mean": 0}
+    assert rows["oracle"]["pixel_accuracy"] == rows["oracle"]["frequency_weighted_iou"] == 1
+    # Wrong names do not make wrong groups: both have the same ones, and they are perfect. Background is not asked.
+    for name in models:
+        assert rows[name]["groups"]["mean_over_regions"] == rows[name]["groups"]["mean_over_classes"] == 1
+        assert rows[name]["groups"]["regions"] == 6
+    assert rows["patches"]["groups"] is None
+    assert rows["colour_clusters"]["groups"]["mean_over_classes"] == 1
+
+
+def test_background_rules_are_compared_in_the_same_pass(tmp_path: Path, benchmark_dir: Path, oracle_model: Any) -> None:
+    evaluate({"one": oracle_model}, "scenes", benchmark_dir, tmp_path / "plain", WORDS, with_baselines=False)
+    passes = oracle_model.passes
+    result = evaluate(
+        {"one": oracle_model},
+        "scenes",
+        benchmark_dir,
+        tmp_path / "out",
+        WORDS,
+        with_baselines=False,
+        with_backgrounds=True,
+    )
+    assert oracle_model.passes == 2 * passes
+    rows = {row["rule"]: row["miou"] for row in result["backgrounds"]}
+    assert rows["words"] == result["results"][0]["miou"] == 1
+    assert rows["threshold, fitted"] == rows["confidence, fitted"] == 1
+    assert [threshold for threshold, _ in result["threshold_curve"]] == [step / 20 for step in range(21)]
+    assert [row["kind"] for row in result["results"]] == ["model"]
+
+
+def test_the_usual_protocol_says_its_own_figure_in_the_table(
+    tmp_path: Path, benchmark_dir: Path, oracle_model: Any
+) -> None:
+    protocol = Protocol(threshold=0.62)
+    result = evaluate({"one": oracle_model}, "scenes", benchmark_dir, tmp_path / "out", protocol, with_backgrounds=True)
+    rows = {row["rule"]: row for row in result["backgrounds"]}
+    assert rows["threshold"] == {"rule": "threshold", "setting": "0.62", "miou": result["results"][0]["miou"]}
+    assert [0.62, result["results"][0]["miou"]] in result["threshold_curve"]
+
+
+def test_rules_for_background_need_a_background(tmp_path: Path, scene: np.ndarray, write_benchmark: Write) -> None:
+    root = write_benchmark(tmp_path / "b", [scene], ["grass", "cat", "dog", "bus"])
+    with pytest.raises(ValueError, match="benchmark 'scenes' has no class 'background': there are no rules for it"):
+        evaluate({"one": root}, "scenes", root, tmp_path / "out", with_backgrounds=True)
+
+
+def test_an_unseen_name_that_is_no_class_is_refused(tmp_path: Path, benchmark_dir: Path, oracle_model: Any) -> None:
+    with pytest.raises(ValueError, match="unseen classes tiger are not among the classes"):
+        evaluate({"one": oracle_model}, "scenes", benchmark_dir, tmp_path / "out", WORDS, unseen=["tiger"])
