@@ -411,8 +411,8 @@ def _add_images(add: Add) -> None:
     instead.add_argument(
         "--shards", type=Path, metavar="FOLDER", help="fetch nothing: link the shards that img2dataset made there"
     )
+    _plan(instead)
     _settings(download)
-    _plan(download)
 
     embed = add("embed", _embed, "embed the captions or images of DIR/images by a model, for pairs and searches")
     _data(embed)
@@ -529,7 +529,7 @@ def _settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
 
 
-def _plan(command: argparse.ArgumentParser) -> None:
+def _plan(command: argparse._ActionsContainer) -> None:
     command.add_argument("--plan", action="store_true", help="say rows, disk, network and time, and do nothing")
 
 
