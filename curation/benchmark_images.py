@@ -12,7 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 from PIL import Image
 
-from curation.image_bytes import FORMATS, perceptual_hash
+from curation.image_bytes import FORMATS, HASHED_SIDE, perceptual_hash
 from curation.schema import file_digest
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,6 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 """What is read of a folder."""
 
 _THREADS = 4
-_HASHED_SIDE = 64
 
 
 def benchmarks_digest(benchmarks: Sequence[str]) -> str:
@@ -79,7 +78,7 @@ def _images(path: Path) -> list[Path]:
 def _hash_of(path: Path) -> int:
     try:
         with Image.open(path, formats=FORMATS) as image:
-            image.draft("RGB", (_HASHED_SIDE, _HASHED_SIDE))
+            image.draft("RGB", (HASHED_SIDE, HASHED_SIDE))
             return perceptual_hash(image)
     except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(

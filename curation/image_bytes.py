@@ -16,13 +16,12 @@ Image.init()  # makes the readers of all formats known; only some are known from
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF")
 """Pillow's readers that are asked; some of the others start programs or follow addresses."""
-HASH_BITS = 64
-"""bits of a perceptual hash"""
+HASHED_SIDE = 64
+"""side of the averages that a perceptual hash is taken of (pixels)"""
 
 _ORIENTATION = 0x0112
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 _PNG_DEPTH_AT = 24
-_HASHED_SIDE = 64
 
 
 def checked(content: bytes, max_pixels: int) -> bytes:
@@ -60,7 +59,7 @@ def opened(content: bytes, max_pixels: int) -> Iterator[Image.Image]:
 def perceptual_hash(image: Image.Image) -> int:
     """Return the 64-bit pHash of a decoded image: few bits differ between copies of other size or quality."""
     # pHash looks at 32 x 32 pixels; coming there by way of averages costs a fraction of its own Lanczos filter.
-    small = image.convert("L").resize((_HASHED_SIDE, _HASHED_SIDE), Image.Resampling.BOX)
+    small = image.convert("L").resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.BOX)
     return int.from_bytes(np.packbits(imagehash.phash(small).hash).tobytes(), "big")
 
 

@@ -31,6 +31,11 @@ _BUFFER_BYTES = 1 << 18
 # What file systems say of a file that changes when its content does.
 _MARKS = ("size", "etag", "md5hash", "content-md5", "crc32c", "generation", "last-modified", "lastmodified", "mtime")
 
+_GOOGLES_TERMS = (
+    "The table is Google's: free to use for any purpose, as is, with acknowledgement of Google LLC as its source "
+    "appreciated. The images belong to their owners, each under terms of its own."
+)
+
 
 @dataclass(frozen=True)
 class Published:
@@ -54,16 +59,14 @@ PUBLISHED = {
         url="https://storage.googleapis.com/conceptual_12m/cc12m.tsv",
         num_rows=12_423_374,
         num_bytes=2_700_000_000,
-        terms="The table is Google's: free to use for any purpose, as is, with acknowledgement of Google LLC as its "
-        "source appreciated. The images belong to their owners, each under terms of its own.",
+        terms=_GOOGLES_TERMS,
     ),
     "cc3m": Published(
         title="Conceptual Captions",
         url="https://storage.googleapis.com/gcc-data/Train/GCC-training.tsv",
         num_rows=3_318_333,
         num_bytes=500_000_000,
-        terms="The table is Google's: free to use for any purpose, as is, with acknowledgement of Google LLC as its "
-        "source appreciated. The images belong to their owners, each under terms of its own.",
+        terms=_GOOGLES_TERMS,
     ),
 }
 

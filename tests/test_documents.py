@@ -14,12 +14,14 @@ from PIL import Image
 
 from curation.entities import EntityIndex
 from curation.manifest import read_manifest
+from curation.schema import image_key
 from flows.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 SEGMENT = (ROOT / "docs" / "segment.md").read_text()
 CURATION = (ROOT / "docs" / "curation.md").read_text()
+IMAGES = (ROOT / "docs" / "images.md").read_text()
 CAPTIONS = [
     ("http://a.example/1.jpg", "a cat asleep on a sofa"),
     ("http://a.example/2.jpg", "a cat and a dog on a couch"),
@@ -114,3 +116,23 @@ def test_the_commands_for_masks_do_what_the_page_says(with_model: Path) -> None:
     names: dict[str, object] = {}
     exec(blocks("python", SEGMENT)[0], names)
     assert set(names["coco"].dataset["categories"][0]) == {"id", "name"}  # type: ignore[attr-defined]
+
+
+def test_captions_beside_images_become_a_data_folder_that_refers_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "00000").mkdir(parents=True)
+    for name in ("000", "001"):
+        Image.effect_noise((40, 30), 60).save(f"photos/00000/{name}.jpg")
+        Path(f"photos/00000/{name}.txt").write_text(f"a cat, number {name}")
+    table, read = blocks("python", IMAGES)
+    exec(table, {})
+    Path("captions.jsonl").write_text(capsys.readouterr().out)
+    for command in ("ingest captions.jsonl --out data", "parse data"):
+        assert main(shlex.split(command)) == 0, command
+    assert main(shlex.split("download data --image-root photos --set in_place=true")) == 0
+    key = image_key("00000/001.jpg")
+    names: dict[str, object] = {"key": key}
+    exec(read.replace("s3://bucket/data/images", "data/images"), names)
+    assert names["image"] == Path("photos/00000/001.jpg").read_bytes()

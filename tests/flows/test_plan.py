@@ -71,3 +71,10 @@ def test_the_command_prints_the_plan_and_does_nothing(tmp_path: Path, capsys: py
     assert out.count("12,423,374") == 3
     assert "Conceptual 12M, as published" in out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("instead", [["--verify"], ["--shards", "shards"]])
+def test_what_fetches_nothing_has_no_plan(instead: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["download", "data", "--plan", *instead])
+    assert f"argument {instead[0]}: not allowed with argument --plan" in capsys.readouterr().err
