@@ -14,3 +14,7 @@ for _name, _value in {
     "RAY_worker_niceness": "0",
 }.items():
     os.environ.setdefault(_name, _value)
+if "RAY_ADDRESS" not in os.environ:
+    # Ray serves its ports on every interface. This switch, named for the systems where it is off by default, keeps a
+    # Ray that is started here on loopback.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

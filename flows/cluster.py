@@ -63,8 +63,8 @@ def ray_cluster() -> Iterator[None]:
         return
     start_watchdog()
     local = "RAY_ADDRESS" not in os.environ
-    # Loopback only. 300 MB of object store is plenty: images and weights travel by disk, not through Ray.
-    options: dict[str, Any] = {"object_store_memory": 300_000_000, "_node_ip_address": "127.0.0.1"} if local else {}
+    # 300 MB of object store is plenty: images and weights travel by disk, not through Ray.
+    options: dict[str, Any] = {"object_store_memory": 300_000_000} if local else {}
     context = _start_ray(options)
     if context.dashboard_url:
         logger.info("Ray dashboard http://%s (its token: `ray get-auth-token`)", context.dashboard_url)
