@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,9 @@ def evaluate(
     seen_and_unseen(np.zeros(len(images.classes)), images.classes, unseen)
     if with_backgrounds and images.classes[0] != BACKGROUND:
         raise ValueError(f"benchmark {benchmark!r} has no class {BACKGROUND!r}: there are no rules for it to compare")
-    _begin(out_dir, _inputs(setup, images, unseen))
+    inputs = json.loads(json.dumps(_inputs(setup, images, unseen)))
+    _begin(out_dir, inputs)
+    setup = replace(setup, digest=hashlib.sha256(json.dumps(inputs).encode()).hexdigest())
     if (out_dir / RESULT).exists():
         logger.info("%s: finished before", out_dir / RESULT)
         finished: dict[str, Any] = json.loads((out_dir / RESULT).read_text())
@@ -120,7 +122,6 @@ def _inputs(setup: Setup, images: LabelledImages, unseen: tuple[str, ...]) -> di
 
 
 def _begin(out_dir: Path, inputs: dict[str, Any]) -> None:
-    inputs = json.loads(json.dumps(inputs))
     started = out_dir / STARTED
     if not started.exists():
         write_json(started, inputs)

@@ -46,6 +46,8 @@ class Setup:
     """measure the baselines too"""
     with_backgrounds: bool
     """compare rules for background too"""
+    digest: str = ""
+    """of files and weights: a worker that keeps what it opened never takes old ones for new"""
 
 
 @dataclass(frozen=True)

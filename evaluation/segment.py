@@ -227,11 +227,14 @@ class Segmenter:
     def _prepare(self, image_CHW: Tensor) -> Tensor:
         height, width = image_CHW.shape[-2:]
         size = self._resized(height, width)
+        has_pixels = image_CHW.dtype == torch.uint8
         if size != (height, width):
             # Where the image is: a photograph of many megapixels is made small before it goes to a GPU.
+            if image_CHW.device.type != "cpu":
+                image_CHW = image_CHW.float()  # only a CPU resizes bytes
             image_CHW = interpolate(image_CHW[None], size, mode="bilinear", antialias=True)[0]
         image_CHW = image_CHW.to(self.model.logit_scale.device)
-        return normalised(image_CHW) if image_CHW.dtype == torch.uint8 else image_CHW
+        return normalised(image_CHW) if has_pixels else image_CHW
 
     def _checked(self, class_CE: Tensor) -> Tensor:
         width = self.model.config.embedding_width

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from evaluation.config import Protocol
-from evaluation.segment import Segmenter, mosaic
+from evaluation.segment import Segmenter, highest, mosaic
+from model import ImageConfig, ModelConfig, OVSegmentor, TextConfig, initial, learn_wordpiece
+from tests.benchmarks.memory import peak_gb
 
 CLASSES = ["background", "cat", "dog", "bus"]
 WORDS = Protocol(background="words", background_words=("grass",))
@@ -129,3 +132,76 @@ def test_groups_are_numbered_through_all_windows(oracle_model: Any, scene: np.nd
 def test_unusable_class_names_are_refused(oracle_model: Any, classes: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Segmenter(oracle_model, classes)
+
+
+def small_model(patch_size: int = 16) -> OVSegmentor:
+    config = ModelConfig(
+        image=ImageConfig(image_size=64, patch_size=patch_size, width=16, num_heads=2, depths=(1, 1)),
+        text=TextConfig(width=16, num_layers=1, num_heads=2, max_length=16),
+        embedding_width=8,
+        projector="linear",
+    )
+    return initial(config, learn_wordpiece(["a photo of a cat .", "a dog and a bus on the grass ."], 60), seed=0)
+
+
+@pytest.mark.parametrize("protocol", [Protocol(), Protocol.paper()])
+@pytest.mark.parametrize("size", [(8, 8), (1, 1), (1, 700), (3, 40)])
+def test_tiny_and_narrow_images_are_segmented(protocol: Protocol, size: tuple[int, int]) -> None:
+    image_BCHW = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert Segmenter(small_model(), CLASSES, protocol).segment(image_BCHW).shape == (1, *size)
+
+
+def test_a_huge_image_is_segmented_at_its_own_size_within_bounds() -> None:
+    """In a process of its own, whose memory is measured: the image itself has 144 MB, its labels 384 MB."""
+    with get_context("spawn").Pool(1) as pool:
+        shape, grown_gb = pool.apply(_segment_huge)
+    assert shape == (1, 6000, 8000)
+    assert grown_gb < 2.5  # labels, the best score and one map of scores, each with a copy; never one per class
+
+
+def _segment_huge() -> tuple[tuple[int, ...], float]:
+    torch.set_num_threads(1)
+    segmenter = Segmenter(small_model(), ["background", *(f"thing {number}" for number in range(30))])
+    image_BCHW = torch.zeros(1, 3, 6000, 8000, dtype=torch.uint8)
+    image_BCHW[..., 1000:3000, 2000:5000] = 200
+    before_gb = peak_gb()
+    return tuple(segmenter.segment(image_BCHW).shape), peak_gb() - before_gb
+
+
+def test_a_thousand_classes_give_what_the_logits_give() -> None:
+    segmenter = Segmenter(
+        small_model(), ["background", *(f"cat {number}" for number in range(1000))], Protocol(threshold=0)
+    )
+    image_BCHW = torch.randint(0, 256, (1, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(segmenter.segment(image_BCHW), segmenter.logits(image_BCHW).argmax(1))
+
+
+@pytest.mark.parametrize("background", ["threshold", "words", "confidence"])
+@pytest.mark.parametrize("assignment", ["hard", "soft"])
+@pytest.mark.parametrize("scores_at_once", [1, 1 << 26])
+def test_labels_are_the_best_of_the_logits(
+    monkeypatch: pytest.MonkeyPatch, background: Any, assignment: Any, scores_at_once: int
+) -> None:
+    monkeypatch.setattr("evaluation.segment.SCORES_AT_ONCE", scores_at_once)
+    protocol = Protocol(
+        shorter_side=48, window=32, stride=16, background=background, assignment=assignment, threshold=0.3,
+        background_words=("grass",), top_classes=2,
+    )  # fmt: skip
+    segmenter = Segmenter(small_model(8), CLASSES, protocol)
+    image_BCHW = torch.randint(0, 256, (2, 3, 33, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(segmenter.segment(image_BCHW), segmenter.logits(image_BCHW).argmax(1))
+
+
+def test_images_of_many_sizes_are_seen_as_each_alone(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
+    segmenter = Segmenter(oracle_model, CLASSES, Protocol(background="words", background_words=("grass",), window=16))
+    truths = [scene, scene.T.copy(), scene[:20], scene]
+    found = segmenter.regions([as_batch(truth_HW)[0] for truth_HW in truths])
+    for truth_HW, regions in zip(truths, found, strict=True):
+        assert segmenter.label(regions).tolist() == truth_HW.tolist()
+
+
+def test_the_first_of_equals_is_the_highest() -> None:
+    maps = torch.tensor([[1, 5, 2], [3, 5, 1], [3, 4, 9]])
+    best, position = highest(maps)
+    assert best.tolist() == [3, 5, 9]
+    assert position.tolist() == [1, 0, 2]
