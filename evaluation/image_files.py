@@ -57,7 +57,7 @@ def read_image(path: Path | str) -> NDArray[np.uint8]:
         raise UnreadableImageError(f"no image of a format known here ({', '.join(FORMATS)})") from error
     # Pillow's readers raise all of these on broken files.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(str(error)) from error
+        raise UnreadableImageError(f"the image cannot be read: {error}") from error
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
