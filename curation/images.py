@@ -57,15 +57,9 @@ class _Batch(NamedTuple):
 
     @classmethod
     def of(cls, batch: pa.RecordBatch) -> _Batch:
-        """Return the views of a batch."""
-
-        def view(name: str) -> NDArray[Any]:
-            column = batch.column(name)
-            # Arrow's own view is none where a value is null.
-            values = np.frombuffer(column.buffers()[1], column.type.to_pandas_dtype())
-            return values[column.offset : column.offset + len(column)]
-
-        return cls(view("key"), view("shard"), batch.column("path"), view("offset"), view("length"))
+        """Return the views of a batch that has rows."""
+        key, shard, offset, length = (_view(batch.column(name)) for name in ("key", "shard", "offset", "length"))
+        return cls(key, shard, batch.column("path"), offset, length)
 
 
 class Samples:
@@ -98,8 +92,7 @@ class Samples:
     @cached_property
     def keys(self) -> NDArray[np.int64]:
         """Keys of all rows, ascending. Shapes: [rows]."""
-        keys: NDArray[np.int64] = self.table["key"].to_numpy()
-        return keys
+        return np.concatenate([np.empty(0, np.int64), *(batch.key for batch in self._batches)])
 
     def position(self, key: int) -> int:
         """Return the row of a key.
@@ -189,7 +182,7 @@ class Partners:
 
     def of(self, row: int) -> tuple[NDArray[np.int32], list[str]]:
         """Return the partner rows of a row and the entity that each shares with it; both empty without partners."""
-        rows, codes = (self._table[name][row].values.to_numpy() for name in ("rows", "entities"))
+        rows, codes = (_view(self._table[name][row].values) for name in ("rows", "entities"))
         is_pair = rows >= 0
         return rows[is_pair], [self.entity_names[code] for code in codes[is_pair]]
 
@@ -237,6 +230,13 @@ def write_partners(
                 path = files.enter_context(replacing(pairs_dir / PARTNERS_FILE))
                 writer = files.enter_context(_new_file(path, table.schema))
             writer.write_table(table)
+
+
+def _view(numbers: pa.Array) -> NDArray[Any]:
+    """Return numbers as they lie in the file; those of nulls mean nothing."""
+    # to_numpy would load pandas, 30 MB in every process that reads, and copy where a value is null.
+    values = np.frombuffer(numbers.buffers()[1], numbers.type.to_pandas_dtype())
+    return values[numbers.offset : numbers.offset + len(numbers)]
 
 
 def _samples_name(number: int) -> str:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,6 +20,7 @@ from curation.images import Partners, Samples, shard_name, write_partners, write
 from curation.scenes_server import serve_folder
 from curation.schema import SAMPLES
 
+ROOT = Path(__file__).resolve().parents[2]
 KEYS = [3, 5, 8, 13]
 CONTENT = [b"three", b"five", b"eight", b"thirteen"]
 
@@ -102,6 +105,24 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+READ = """
+import sys
+from curation.images import Partners, Samples
+samples = Samples(sys.argv[1])
+row = samples.position(8)
+assert samples.read(row) == b"eight" and samples.captions(row) and samples.keys[row] == 8
+assert Partners(sys.argv[1], samples).of(0)[1] == ["cat", "hot dog"]
+print("pandas" in sys.modules)
+"""
+
+
+def test_a_reading_process_does_without_pandas(images_dir: Path) -> None:
+    _write_partners(images_dir, "digest-of-samples")
+    command = [sys.executable, "-c", READ, str(images_dir)]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
 
 
 def test_reading_leaves_no_file_open(images_dir: Path) -> None:
