@@ -207,6 +207,7 @@ def serve(model: OVSegmentor, protocol: Protocol, background: str, examples: Seq
             share=False,
             ssr_mode=False,
             quiet=True,
+            show_error=True,
             footer_links=[],
             prevent_thread_lock=True,
             allowed_paths=[folder, *(str(example.image) for example in examples)],

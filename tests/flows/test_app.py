@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = "red cat, blue"
-SLOW_MS = 30_000
+SLOW_MS = 60_000
 DROP = """([name, bytes]) => {
     const dropped = new DataTransfer();
     dropped.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
@@ -120,9 +120,19 @@ def test_a_dropped_image_is_segmented_as_by_ovseg_segment_at_any_threshold(
 
 
 @pytest.mark.browser
-def test_examples_work_background_words_take_the_place_of_the_threshold_and_errors_are_shown(page: Page) -> None:
+def test_what_cannot_be_answered_is_said_on_the_page(page: Page, photo: Path) -> None:
     page.get_by_role("button", name="Segment", exact=True).click()
     page.get_by_text("no image yet").wait_for()
+    photo.write_bytes(photo.read_bytes()[:1000])
+    page.locator("input[type=file]").first.set_input_files(photo)
+    page.locator("img[src*='photo.png']").first.wait_for(state="attached")
+    page.get_by_placeholder("dog, grass").fill(WORDS)
+    page.get_by_role("button", name="Segment", exact=True).click()
+    page.get_by_text("the image cannot be read").wait_for()
+
+
+@pytest.mark.browser
+def test_an_example_fills_the_page_and_background_words_take_the_place_of_the_threshold(page: Page) -> None:
     assert page.locator("input[type=range]").is_enabled()
     page.get_by_role("row", name=re.compile("grass, sand, sea")).first.click()
     page.locator("input[type=range]:disabled").wait_for()
@@ -134,6 +144,7 @@ def test_examples_work_background_words_take_the_place_of_the_threshold_and_erro
 def test_on_a_phone_nothing_is_wider_than_the_page(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.get_by_role("row", name=re.compile("grass, sand, sea")).first.click()
+    page.locator("input[type=range]:disabled").wait_for()
     page.get_by_role("button", name="Segment", exact=True).click()
     page.locator("img[src*='-overlay.png']").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
