@@ -29,8 +29,8 @@ def check_names(names: Sequence[str]) -> None:
 def embed_names(model: OVSegmentor, names: Sequence[str], templates: str | Sequence[str]) -> Tensor:
     """Return one unit vector per name: the direction of the mean of its prompts' embeddings.
 
-    `templates` are sentences, or the name of a set of them. Shapes: [N, E]. Embeddings are averaged as the model gives them, before normalisation, as published
-    (reference: NOTES.md 9.1). The model is put into eval mode.
+    `templates` are sentences, or the name of a set of them. Embeddings are averaged as the model gives them, before
+    normalisation, as published (reference: NOTES.md 9.1). The model is put into eval mode. Shapes: [N, E].
     """
     model.eval()
     around = sentences(templates)
