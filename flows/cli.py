@@ -470,7 +470,9 @@ def _add_models(add: Add) -> None:
     segment = add("segment", _segment, "write the masks of images by any words: palette PNG, COCO json, overlay")
     _model(segment)
     segment.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or quoted patterns")
-    segment.add_argument("--words", required=True, help='what to look for, like "dog, grass"')
+    segment.add_argument(
+        "--classes", dest="words", metavar="WORDS", required=True, help='what to look for, like "dog, grass"'
+    )
     segment.add_argument(
         "--out", type=Path, default=Path("masks"), metavar="DIR", help="folder to write (default masks)"
     )

@@ -92,7 +92,9 @@ def run(out: Path, name: str, seed: int, steps: int) -> None:
     else:
         assert config.phase2 is not None
         with (out / f"{before} {seed}" / ".row").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may still be at it
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may still be at it, or was killed
+            if not (out / f"{before} {seed}" / "figures.json").exists():
+                run(out, before, seed, steps)
         start = out / f"{before} {seed}" / "model"
         model = train_here(Phase(data_dir, run_dir, config.model, _seeded(config.phase2, seed), start))
     trained = OVSegmentor.from_pretrained(model)

@@ -100,7 +100,7 @@ def test_a_dropped_image_is_segmented_as_by_ovseg_segment_at_any_threshold(
 
     def by_command(threshold: str, ending: str) -> bytes:
         out = tmp_path / f"out-{threshold}"
-        command = ["segment", str(saved_model), str(photo), "--words", WORDS, "--out", str(out), "--device", "cpu"]
+        command = ["segment", str(saved_model), str(photo), "--classes", WORDS, "--out", str(out), "--device", "cpu"]
         assert main([*command, "--set", f"threshold={threshold}"]) == 0
         return (out / f"photo{ending}").read_bytes()
 
