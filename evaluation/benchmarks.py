@@ -89,6 +89,8 @@ class LabelledImages:
     """names of the classes; a label is a position in it"""
     label_V: NDArray[np.int16]
     """label of each of the 256 values of a mask: a class, IGNORE or OUTSIDE"""
+    has_voc_colours: bool = False
+    """classes have the colours of VOC's palette in pictures"""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -154,6 +156,8 @@ class Benchmark:
     """further values of a mask that count nowhere"""
     threshold: float = 0.95
     """published background threshold (NOTES 9)"""
+    has_voc_colours: bool = False
+    """its masks carry VOC's palette; those of ADE20K and COCO-Stuff carry none"""
     unseen: tuple[str, ...] = ()
     """classes that the zero-shot literature usually keeps from training; empty where it has no usual split"""
 
@@ -190,7 +194,7 @@ class Benchmark:
                 raise FileNotFoundError(
                     f"{source} lists {len(names)} images, but {len(absent)} have no {kind}, the first: {absent[0]}"
                 )
-        return LabelledImages(root, names, images, masks, classes, self._labels(classes))
+        return LabelledImages(root, names, images, masks, classes, self._labels(classes), self.has_voc_colours)
 
     def _labels(self, classes: tuple[str, ...]) -> NDArray[np.int16]:
         label_V = np.full(256, OUTSIDE, np.int16)
@@ -208,14 +212,19 @@ _CONTEXT_CLASSES = read_classes(CLASSES_DIR / "pascal_context_60.txt")
 _COCO_STUFF_CLASSES = read_classes(CLASSES_DIR / "coco_stuff_171.txt")
 _CONTEXT_UNSEEN = ("cow", "motorbike", "sofa", "cat")
 BENCHMARKS: dict[str, Benchmark] = {
-    "voc": Benchmark("PASCAL VOC 2012", VOC, VOC_CLASSES, unseen=("plant", "sheep", "sofa", "train", "monitor")),
-    "context": Benchmark("PASCAL Context", CONTEXT, _CONTEXT_CLASSES, threshold=0.35, unseen=_CONTEXT_UNSEEN),
+    "voc": Benchmark(
+        "PASCAL VOC 2012", VOC, VOC_CLASSES, has_voc_colours=True, unseen=("plant", "sheep", "sofa", "train", "monitor")
+    ),
+    "context": Benchmark(
+        "PASCAL Context", CONTEXT, _CONTEXT_CLASSES, threshold=0.35, has_voc_colours=True, unseen=_CONTEXT_UNSEEN
+    ),
     "context59": Benchmark(
         "PASCAL Context without background",
         CONTEXT,
         _CONTEXT_CLASSES[1:],
         tuple(range(1, 60)),
         void=(0,),
+        has_voc_colours=True,
         unseen=_CONTEXT_UNSEEN,
     ),
     "coco_object": Benchmark("COCO Object", COCO_OBJECT, ("background", *_COCO_STUFF_CLASSES[:80]), threshold=0.9),

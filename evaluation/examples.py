@@ -44,7 +44,7 @@ def draw(segmenters: Mapping[str, Segmenter], images: LabelledImages, name: str,
     image_HWC, truth_HW = images.read(images.names.index(name))
     image_CHW = torch.from_numpy(image_HWC).permute(2, 0, 1)
     small_HWC = shrunk_image(image_HWC)
-    truth = class_picture(small_HWC, shrunk_labels(truth_HW, small_HWC), images.classes)
+    truth = class_picture(small_HWC, shrunk_labels(truth_HW, small_HWC), images.classes, images.has_voc_colours)
     shared = _write({"image": (small_HWC, []), "truth": truth}, name, out_dir)
     models = {}
     for number, (model, segmenter) in enumerate(segmenters.items()):
@@ -52,7 +52,7 @@ def draw(segmenters: Mapping[str, Segmenter], images: LabelledImages, name: str,
         label_HW = shrunk_labels(segmenter.label(regions).cpu().numpy(), small_HWC)
         group_HW = shrunk_labels(group_map(regions).cpu().numpy(), small_HWC)
         drawn = {
-            "prediction": class_picture(small_HWC, label_HW, images.classes),
+            "prediction": class_picture(small_HWC, label_HW, images.classes, images.has_voc_colours),
             "groups": group_picture(small_HWC, group_HW, label_HW, images.classes),
         }
         models[model] = _write(drawn, f"{name}-{number}", out_dir)

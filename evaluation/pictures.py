@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ DISTINCT = (
     *("4363d8", "ffe119", "e6194b", "3cb44b", "f58231", "911eb4", "42d4f4", "f032e6", "800000", "bfef45"),
     *("469990", "fabed4", "9a6324", "dcbeff", "808000", "aaffc3", "000075", "ffd8b1", "a9a9a9", "fffac8"),
 )
+Paint = Callable[[int], tuple[int, int, int]]
+"""position of a class or group -> (red, green, blue) from 0 to 255"""
 Legend = list[dict[str, Any]]
 """entries {"name": class, "colours": [#rrggbb, ...]}"""
 
@@ -45,7 +47,20 @@ def colour(position: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def overlay(image_HWC: NDArray[np.uint8], label_HW: NDArray[np.int64]) -> NDArray[np.uint8]:
+def voc_colour(label: int) -> tuple[int, int, int]:
+    """Return PASCAL VOC's colour of a label: its bits, three at a time, are the high bits of red, green and blue.
+
+    Source: VOClabelcolormap.m of the VOC devkit; the palette of the masks of VOC and Pascal Context.
+    """
+    red = green = blue = 0
+    for bit in range(8):
+        red |= (label >> 3 * bit & 1) << 7 - bit
+        green |= (label >> 3 * bit + 1 & 1) << 7 - bit
+        blue |= (label >> 3 * bit + 2 & 1) << 7 - bit
+    return red, green, blue
+
+
+def overlay(image_HWC: NDArray[np.uint8], label_HW: NDArray[np.int64], paint: Paint = colour) -> NDArray[np.uint8]:
     """Return the image in grey under the colours of its labels; UNLABELLED pixels stay pale, borders are white.
 
     Shapes: image_HWC [H, W, 3], label_HW [H, W] -> [H, W, 3].
@@ -53,27 +68,29 @@ def overlay(image_HWC: NDArray[np.uint8], label_HW: NDArray[np.int64]) -> NDArra
     grey_HW = image_HWC.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     highest = int(label_HW.max(initial=0))
     # The last row of the table is the one that UNLABELLED, -1, points to.
-    table = np.array([*map(colour, range(highest + 1)), BACKGROUND_COLOUR], np.float32)
+    table = np.array([*map(paint, range(highest + 1)), BACKGROUND_COLOUR], np.float32)
     painted_HWC = OPACITY * table[label_HW] + (1 - OPACITY) * grey_HW[..., None]
     painted_HWC[_borders(label_HW)] = 255
     return painted_HWC.round().astype(np.uint8)
 
 
 def class_picture(
-    image_HWC: NDArray[np.uint8], label_HW: NDArray[np.int64], classes: Sequence[str]
+    image_HWC: NDArray[np.uint8], label_HW: NDArray[np.int64], classes: Sequence[str], has_voc_colours: bool = False
 ) -> tuple[NDArray[np.uint8], Legend]:
     """Return the overlay of a label map and its legend; background and void stay pale.
 
+    With `has_voc_colours` a class has the colour that VOC's masks give it, label 0 being background.
     Shapes: image_HWC [H, W, 3], label_HW [H, W] -> [H, W, 3].
     """
     has_background = classes[0] == "background"
     hidden_HW = (label_HW == IGNORE) | (has_background & (label_HW == 0))
     shown_HW = np.where(hidden_HW, UNLABELLED, label_HW - has_background)
+    paint: Paint = (lambda position: voc_colour(position + 1)) if has_voc_colours else colour
     legend = [
-        {"name": classes[position + has_background], "colours": [hexadecimal(colour(int(position)))]}
+        {"name": classes[position + has_background], "colours": [hexadecimal(paint(int(position)))]}
         for position in np.unique(shown_HW[shown_HW >= 0])
     ]
-    return overlay(image_HWC, shown_HW), legend
+    return overlay(image_HWC, shown_HW, paint), legend
 
 
 def group_picture(

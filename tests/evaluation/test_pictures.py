@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from evaluation.pictures import (
     shrunk_image,
     shrunk_labels,
     sized_for_show,
+    voc_colour,
     with_legend,
 )
 
@@ -96,6 +98,29 @@ def test_a_picture_by_itself_is_neither_tiny_nor_huge() -> None:
     assert image_HWC.shape[:2] == label_HW.shape == (4096, 2)
     image_HWC, label_HW = sized_for_show(np.zeros((600, 300, 3), np.uint8), np.zeros((600, 300), np.uint8))
     assert image_HWC.shape[:2] == label_HW.shape == (600, 300)
+
+
+def test_the_colours_of_voc_are_those_of_its_devkit() -> None:
+    assert [voc_colour(label) for label in (0, 1, 15, 20, 255)] == [
+        (0, 0, 0), (128, 0, 0), (192, 128, 128), (0, 64, 128), (224, 224, 192)
+    ]  # fmt: skip
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("folder", ["VOC2012/SegmentationClass", "VOC2010/SegmentationClassContext"])
+def test_the_masks_of_voc_and_context_carry_these_colours(shared: Path, folder: str) -> None:
+    palette = Image.open(next((shared / "real" / folder).glob("*.png"))).getpalette()
+    assert palette is not None
+    assert palette[: 3 * 60] == [channel for label in range(60) for channel in voc_colour(label)][: len(palette)]
+
+
+def test_classes_of_voc_are_shown_in_its_colours() -> None:
+    label_HW = np.array([[0, 1], [2, 2]])
+    image_HWC = np.zeros((2, 2, 3), np.uint8)
+    _, legend = class_picture(image_HWC, label_HW, ["background", "aeroplane", "bicycle"], has_voc_colours=True)
+    assert [entry["colours"] for entry in legend] == [["#800000"], ["#008000"]]
+    _, legend = class_picture(image_HWC, label_HW, ["aeroplane", "bicycle", "bird"], has_voc_colours=True)
+    assert [entry["colours"] for entry in legend] == [["#800000"], ["#008000"], ["#808000"]]
 
 
 def test_a_legend_goes_below_the_picture_and_breaks_its_lines() -> None:
