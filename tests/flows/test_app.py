@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -57,8 +56,8 @@ def address(saved_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 time.sleep(0.1)
             yield found[0]
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait()
+            process.terminate()  # not SIGINT, which a shell lets its background jobs ignore
+            process.wait(timeout=60)
 
 
 @pytest.fixture
