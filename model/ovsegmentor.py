@@ -331,8 +331,8 @@ class OVSegmentor(nn.Module):
         assert encoded.cross_key_BND is not None
         assert encoded.cross_logits_BGN is not None
         with torch.no_grad():
-            entity_BE = self._frozen(self.text_projector, encoded.cross_entity_BD)
-            affinity_BG = (self._project_groups(encoded.group_BGD) @ entity_BE[..., None])[..., 0]
+            entity_BE = self._frozen(self.text_projector, encoded.cross_entity_BD.detach())
+            affinity_BG = (self._project_groups(encoded.group_BGD.detach()) @ entity_BE[..., None])[..., 0]
         weight = self.config.loss
         return losses.mask_consistency(
             self.image_encoder.similarity(encoded.query_BGD, encoded.cross_key_BND),
