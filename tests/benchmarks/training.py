@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,7 @@ from curation.images import Samples, shard_name, write_samples
 from curation.schema import SAMPLES
 from flows.recipes import demo
 from tests.benchmarks.curation import make_images
-from tests.benchmarks.timing import median_s
-from tests.benchmarks.timing import row as told
+from tests.benchmarks.timing import median_s, row
 from tests.conftest import SHARED
 from training.config import AugmentConfig
 from training.data import generator_of
@@ -33,16 +33,21 @@ def loader(folder: Path) -> Iterator[list[str]]:
     """Augmented images per second of one core, from samples.arrow and by Pillow from a folder of the same JPEGs."""
     torch.set_num_threads(1)
     samples, files = _store(folder)
-    for kind in ("crop", "deit"):
-        config = AugmentConfig(kind=kind, crop_scale=(0.08, 1.0))  # type: ignore[arg-type]
-        transform, plain = build_transform(config, SIZE), _plain(config)
-        generators = [generator_of(0, row) for row in range(len(samples))]
-        ours_s, plain_s = median_s(
-            lambda: [transform(samples.read(row), generators[row]) for row in range(len(samples))],  # noqa: B023
-            lambda: [plain(files[row], generators[row]) for row in range(len(samples))],  # noqa: B023
-        )
-        what = f"loader, {STORED}-px photographs to {SIZE} px, augmentation {kind}, one core"
-        yield told(what, len(samples), ours_s, "images", "Pillow over a folder", plain_s)
+    for augment in (AugmentConfig("crop", crop_scale=(0.08, 1.0)), AugmentConfig("deit", crop_scale=(0.08, 1.0))):
+        ours_s, plain_s = median_s(partial(_load, samples, augment), partial(_load_plainly, files, _plain(augment)))
+        what = f"loader, {STORED}-px photographs to {SIZE} px, augmentation {augment.kind}, one core"
+        yield row(what, len(samples), ours_s, "images", "Pillow over a folder", plain_s)
+
+
+def _load(samples: Samples, augment: AugmentConfig) -> None:
+    transform = build_transform(augment, SIZE)
+    for number in range(len(samples)):
+        transform(samples.read(number), generator_of(0, number))
+
+
+def _load_plainly(files: list[Path], transform: Callable[[Path], torch.Tensor]) -> None:
+    for file in files:
+        transform(file)
 
 
 def _store(folder: Path) -> tuple[Samples, list[Path]]:
@@ -70,7 +75,7 @@ def _store(folder: Path) -> tuple[Samples, list[Path]]:
     return Samples(images_dir), files
 
 
-def _plain(config: AugmentConfig) -> Callable[[Path, np.random.Generator], torch.Tensor]:
+def _plain(config: AugmentConfig) -> Callable[[Path], torch.Tensor]:
     """Return the augmentation as the field writes it: timm's and torchvision's transforms on Pillow's images."""
     from timm.data.transforms_factory import create_transform
     from torchvision.transforms import Compose, InterpolationMode, PILToTensor, RandomHorizontalFlip, RandomResizedCrop
@@ -83,7 +88,7 @@ def _plain(config: AugmentConfig) -> Callable[[Path, np.random.Generator], torch
     else:
         crop = RandomResizedCrop(SIZE, config.crop_scale, interpolation=InterpolationMode.BICUBIC)
         transform = Compose([crop, RandomHorizontalFlip(), PILToTensor()])
-    return lambda path, _: transform(Image.open(path).convert("RGB"))
+    return lambda path: transform(Image.open(path).convert("RGB"))
 
 
 def step(folder: Path) -> Iterator[list[str]]:

@@ -95,7 +95,7 @@ def plain(truth_HW: np.ndarray, prediction_HW: np.ndarray, num_classes: int) -> 
     return count, ious
 
 
-def agrees(truths: list[np.ndarray], predictions: list[np.ndarray], num_classes: int) -> None:
+def assert_agrees(truths: list[np.ndarray], predictions: list[np.ndarray], num_classes: int) -> None:
     """Check our figures against torchmetrics and the plain version, on all images together: exactly."""
     matrix = ConfusionMatrix(num_classes)
     theirs = MulticlassConfusionMatrix(num_classes, ignore_index=255)
@@ -128,7 +128,7 @@ def test_random_masks_score_as_by_torchmetrics_and_by_a_plain_loop(num_classes: 
     truths = [generator.integers(0, num_classes, size).astype(np.uint8) for size in ((37, 41), (20, 64))]
     predictions = [generator.integers(0, num_classes, truth_HW.shape) for truth_HW in truths]
     truths[0][generator.random(truths[0].shape) < 0.1] = 255
-    agrees(truths, predictions, num_classes)
+    assert_agrees(truths, predictions, num_classes)
 
 
 @pytest.mark.real_data
@@ -143,7 +143,7 @@ def test_real_masks_score_as_by_torchmetrics_and_by_a_plain_loop(shared: Path, n
     # A prediction that is right in places: the truth shifted, with void named as some class.
     predictions = [np.where(truth_HW == 255, 3, np.roll(truth_HW, (5, 9), (0, 1))) for truth_HW in truths]
     predictions = [np.where(prediction_HW == 255, 1, prediction_HW) for prediction_HW in predictions]
-    agrees(truths, predictions, len(images.classes))
+    assert_agrees(truths, predictions, len(images.classes))
 
 
 def test_frequency_weights_follow_the_true_pixels() -> None:

@@ -127,7 +127,10 @@ def test_what_cannot_be_answered_is_said_on_the_page(page: Page, photo: Path) ->
     page.locator("img[src*='photo.png']").first.wait_for(state="attached")
     page.get_by_placeholder("dog, grass").fill(WORDS)
     page.get_by_role("button", name="Segment", exact=True).click()
-    page.get_by_text("the image cannot be read").wait_for()
+    refusal = page.get_by_text("the image cannot be read")
+    refusal.wait_for()
+    assert refusal.is_visible()
+    assert not page.locator("img[src*='photo-overlay.png']").count()
 
 
 @pytest.mark.browser

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from curation.images import FILES, Samples
+from model import ModelConfig
 from training.config import TrainConfig
 from training.loop import train_here
 from training.phase import Phase
@@ -65,13 +66,13 @@ def test_a_disk_that_is_too_small_and_images_left_in_place_are_told(
 
 
 def test_training_from_the_copy_gives_the_same_weights(
-    data_dir: Path, tmp_path: Path, tiny_model: object, tiny_config: Callable[..., TrainConfig]
+    data_dir: Path, tmp_path: Path, tiny_model: ModelConfig, tiny_config: Callable[..., TrainConfig]
 ) -> None:
     config = tiny_config(steps=2)
     staged = replace(config, launch=replace(config.launch, stage_dir=str(tmp_path / "disk")))
     weights = []
     for name, each in (("there", config), ("here", staged)):
-        model = train_here(Phase(data_dir, tmp_path / name, tiny_model, each))  # type: ignore[arg-type]
+        model = train_here(Phase(data_dir, tmp_path / name, tiny_model, each))
         weights.append((model / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
     assert len(list((tmp_path / "disk").iterdir())) == 1

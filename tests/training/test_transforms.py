@@ -69,15 +69,16 @@ def test_centre_crop_takes_the_middle_square() -> None:
     assert centre_crop(image_CHW, 4).tolist() == [[[9, 9, 9, 9]] * 4] * 3
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF"])
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "P"])
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "L"), ("PNG", "P"), ("WEBP", "RGB"),
+     ("GIF", "RGB"), ("GIF", "L"), ("GIF", "P")],
+)  # fmt: skip
 def test_every_kind_of_image_is_decoded_as_pillow_does(form: str, mode: str) -> None:
     pixels_HWC = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
     file = io.BytesIO()
-    try:
-        Image.fromarray(pixels_HWC).convert(mode).save(file, form)
-    except (OSError, ValueError):
-        pytest.skip(f"{form} knows no {mode}")
+    Image.fromarray(pixels_HWC).convert(mode).save(file, form)
+    assert Image.open(file).mode in (mode, "P")  # a GIF holds a palette whatever it was made of
     found = decode(file.getvalue()).permute(1, 2, 0).numpy()
     assert found.tolist() == np.asarray(Image.open(file).convert("RGB")).tolist()
 
