@@ -20,7 +20,7 @@ from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.pairs import pairs
 from flows.parse import parse
-from flows.recipes import PipelineConfig, with_benchmark, without_benchmark_images
+from flows.recipes import PipelineConfig, check_benchmark, with_benchmark, without_benchmark_images
 from flows.report import report
 from flows.train import train
 
@@ -37,6 +37,7 @@ def scenes(out_dir: Path, config: ScenesConfig) -> Path:
 @flow(name="pipeline")
 def pipeline(config: PipelineConfig, out: Path) -> Path:
     """Run every stage that is not finished in `out`, from captions to the report, and return the report's page."""
+    check_benchmark(config)
     _keep_config(config, out)
     data_dir = out / "data"
     drawn = scenes(out / "scenes", config.scenes) if config.scenes else None

@@ -92,6 +92,21 @@ def with_benchmark(config: TrainConfig, recipe: PipelineConfig, root: Path | Non
     return replace(config, validation=replace(validation, protocol=validation.protocol or recipe.protocol))
 
 
+def check_benchmark(recipe: PipelineConfig) -> None:
+    """Open a recipe's benchmark folder, and what its phases validate on, before hours are spent; drawn scenes are ours.
+
+    Raises: FileNotFoundError or ValueError that says what was looked for and what was found.
+    """
+    if recipe.benchmark_root is None:
+        return
+    root = Path(recipe.benchmark_root)
+    get_benchmark(recipe.benchmark).open(root)
+    for phase in (recipe.phase1, recipe.phase2):
+        validation = None if phase is None else with_benchmark(phase, recipe, root).validation
+        if validation is not None and validation.benchmark is not None and validation.root is not None:
+            get_benchmark(validation.benchmark).open(Path(validation.root), validation.split)
+
+
 def without_benchmark_images(recipe: PipelineConfig) -> DownloadConfig:
     """Return the recipe's download, which leaves out images that nearly equal one of its benchmark folder's."""
     if recipe.benchmark_root is None:

@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from curation.download import DownloadConfig
 from flows.recipes import (
     ABLATED,
     PUBLISHED,
     RECIPES,
+    check_benchmark,
     demo,
     get_recipe,
     photos,
@@ -68,6 +70,23 @@ def test_validation_takes_the_benchmark_and_protocol_of_the_recipe_unless_it_has
     assert (validation.benchmark, validation.root, validation.protocol) == ("voc", "VOC2012", recipe.protocol)
     assert with_benchmark(recipe.phase1, recipe, None).validation is None
     assert photos().phase1.validation is None
+
+
+def test_a_benchmark_folder_that_cannot_serve_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    recipe = get_recipe("cc4m")
+    with pytest.raises(FileNotFoundError, match="not a folder of PASCAL VOC 2012: looked for JPEGImages"):
+        check_benchmark(replace(recipe, benchmark_root=str(tmp_path)))
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "JPEGImages/a.jpg")
+    Image.new("L", (4, 4)).save(tmp_path / "SegmentationClass/a.png")
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("a\n")
+    there = replace(recipe, benchmark_root=str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"missing: ImageSets/Segmentation/train\.txt"):
+        check_benchmark(there)
+    blind = replace(there.phase1, validation=None)
+    check_benchmark(replace(there, phase1=blind, phase2=None))
+    check_benchmark(demo())
 
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
