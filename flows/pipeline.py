@@ -15,12 +15,12 @@ from prefect import Flow, flow
 from curation.manifest import replacing
 from curation.scenes import ScenesConfig, draw_scenes
 from curation.scenes_server import serve_folder, serve_scenes
+from flows.config import PipelineConfig, check_benchmark, with_benchmark, without_benchmark_images
 from flows.download import download
 from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.pairs import pairs
 from flows.parse import parse
-from flows.recipes import PipelineConfig, check_benchmark, with_benchmark, without_benchmark_images
 from flows.report import report
 from flows.train import train
 

@@ -18,7 +18,7 @@ from curation.manifest import MANIFEST, read_manifest
 from curation.source import PUBLISHED, TABLES, find_tables
 
 if TYPE_CHECKING:
-    from flows.recipes import PipelineConfig
+    from flows.config import PipelineConfig
 
 INGEST_ROWS_PER_S = 60_000
 """measured: wall, one process"""

@@ -26,7 +26,9 @@ from curation.scenes import draw_scenes
 from curation.scenes_drawing import Level
 from curation.scenes_server import serve_scenes
 from evaluation.evaluate import evaluate
-from flows.recipes import ABLATIONS, PipelineConfig, ablated, demo
+from flows.ablations import ABLATIONS, ablated
+from flows.config import PipelineConfig
+from flows.recipes_small import demo
 from model import LossConfig, OVSegmentor, initial
 from training.config import TrainConfig
 from training.loop import train_here

@@ -16,7 +16,7 @@ from PIL import Image
 
 from curation.images import Samples, shard_name, write_samples
 from curation.schema import SAMPLES
-from flows.recipes import demo
+from flows.recipes_small import demo
 from tests.benchmarks.curation import make_images
 from tests.benchmarks.timing import median_s, row
 from tests.conftest import SHARED

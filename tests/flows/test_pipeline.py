@@ -18,7 +18,7 @@ import pytest
 
 from curation.manifest import read_manifest
 from flows.pipeline import _keep_config
-from flows.recipes import demo, demo_debug
+from flows.recipes_small import demo, demo_debug
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("captions", "entities", "images", "pairs")
