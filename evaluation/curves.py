@@ -20,6 +20,7 @@ CURVES = {
     "validation_miou": "mIoU on the validation images",
     "lr": "learning rate",
     "samples_per_s": "images per second",
+    "memory_mb": "memory at most, MB",
 }
 """name in metrics.jsonl -> title"""
 

@@ -27,7 +27,7 @@ from training.batch import build_batch, with_positives
 from training.build import entities_named, start_model
 from training.data import Chunk, TrainingSet, prefetched, read_chunks, seed_of
 from training.entity_masking import NounPrompts
-from training.metrics import MetricsWriter, last_losses
+from training.metrics import MetricsWriter, last_losses, peak_memory_mb
 from training.optim import apply_gradients, build_optimizer, learning_rate
 from training.phase import Phase
 from training.record import card_facts, run_record
@@ -180,6 +180,7 @@ class Trainer:
             "samples_per_s": config.batch_size / step_s,
             "waited_s": waited_s,
             "time_s": progress.train_time_s,
+            "memory_mb": peak_memory_mb(self.device),
         }
 
     def _backward(self, batch: Batch) -> Losses:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 from tqdm import tqdm
 
@@ -72,6 +75,14 @@ class MetricsWriter:
             line["phase"], f"{line['step']:,}", f"{self._config.steps:,}", line["epoch"], losses, line["lr"], rate,
             left_s // 60, left_s % 60,
         )  # fmt: skip
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the most memory so far, in MB of 10^6 bytes: of the GPU by torch's tensors, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def last_losses(run_dir: Path) -> dict[str, float]:

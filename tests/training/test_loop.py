@@ -45,7 +45,7 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    timed = {"samples_per_s", "waited_s", "time_s"}
+    timed = {"samples_per_s", "waited_s", "time_s", "memory_mb"}
     return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 
 
@@ -75,6 +75,7 @@ def test_a_run_leaves_metrics_record_and_model(phase1: Phase) -> None:
         "total",
         "lr",
         "samples_per_s",
+        "memory_mb",
     )
     assert [name for name in first if name in expected] == list(expected)
     assert first["mask"] is None

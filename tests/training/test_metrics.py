@@ -1,5 +1,7 @@
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,3 +45,13 @@ def test_log_lines_tell_losses_rate_and_time_left(
     assert caplog.messages[0].startswith("phase 1  step 2/6  epoch 0.33  total 1.750  contrastive 1.500  nouns 0.250")
     assert "steps/s  eta 0:0" in caplog.messages[0]
     assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_memory_is_the_most_that_the_process_had() -> None:
+    program = "import torch\nfrom training.metrics import peak_memory_mb\n"
+    program += "print(peak_memory_mb(torch.device('cpu')))\nbytearray(b'x') * 400_000_000\n"
+    program += "print(peak_memory_mb(torch.device('cpu')))"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    before, after = map(float, shown.split())
+    assert 300 < after - before < 500
+    assert 50 < before < 3000
