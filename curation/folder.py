@@ -1,6 +1,7 @@
 """A folder of images, on a local disk or at any address that fsspec knows: tables memory-mapped, bytes by range.
 
-Tables of a distant folder are fetched once into a local cache; images are never fetched whole shards at a time.
+Tables of a distant folder are fetched once into a local cache; images are never fetched whole shards at a time. No
+name leads out of its folder: names come from tables and manifests, which may be anybody's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pyarrow as pa
 import xxhash
 
 CACHE = "OVSEG_CACHE"
-"""Environment variable that names the folder for tables of distant folders; else one for temporary files."""
+"""Environment variable that names the folder for copies of what lies at addresses; else one for temporary files."""
 
 
 class Folder(Protocol):
@@ -37,9 +38,29 @@ class Folder(Protocol):
         """Return the bytes of a file."""
 
 
+def is_address(place: Path | str) -> bool:
+    """Return whether a place is an address with a scheme, like s3://bucket/run, and not a path."""
+    return "://" in str(place)
+
+
+def cache_dir() -> Path:
+    """Return the folder for copies of what lies at addresses."""
+    return Path(os.environ.get(CACHE) or Path(tempfile.gettempdir()) / f"ovseg-{os.getuid()}")
+
+
+def inside(name: str) -> str:
+    """Return the name of a file below a folder as it is.
+
+    Raises: ValueError when it would lead out of the folder.
+    """
+    if not name or name.startswith("/") or (".." in name and ".." in name.split("/")):
+        raise ValueError(f"{name!r}: expected the name of a file below its folder; the file that names it is not ours")
+    return name
+
+
 def open_folder(address: Path | str) -> Folder:
     """Return the folder at a path, or at an address with a scheme (s3://, gs://, http://, memory://)."""
-    if "://" in str(address):
+    if is_address(address):
         return DistantFolder(str(address))
     return LocalFolder(Path(address))
 
@@ -52,16 +73,16 @@ class LocalFolder:
 
     def has(self, name: str) -> bool:
         """Return whether a file is there."""
-        return (self.folder / name).exists()
+        return (self.folder / inside(name)).exists()
 
     def path(self, name: str) -> Path:
         """Return the path of a file."""
-        return self.folder / name
+        return self.folder / inside(name)
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return `length` bytes of a file, fewer at its end."""
         # Joining paths by pathlib takes longer than opening the file.
-        descriptor = os.open(f"{self.folder}/{name}", os.O_RDONLY)
+        descriptor = os.open(f"{self.folder}/{inside(name)}", os.O_RDONLY)
         try:
             return os.pread(descriptor, length, offset)
         finally:
@@ -69,7 +90,7 @@ class LocalFolder:
 
     def size(self, name: str) -> int:
         """Return the bytes of a file."""
-        return (self.folder / name).stat().st_size
+        return (self.folder / inside(name)).stat().st_size
 
 
 class DistantFolder:
@@ -90,8 +111,7 @@ class DistantFolder:
         """Return the path of a local copy of a file, which is fetched when it is another than last time."""
         address = self._at(name)
         version = f"{self.address}/{name}\n{self._filesystem.ukey(address)}\n{self._filesystem.size(address)}"
-        cache = Path(os.environ.get(CACHE) or Path(tempfile.gettempdir()) / f"ovseg-{os.getuid()}")
-        local = cache / xxhash.xxh3_128_hexdigest(version.encode()) / name
+        local = cache_dir() / xxhash.xxh3_128_hexdigest(version.encode()) / name
         if not local.exists():
             local.parent.mkdir(parents=True, exist_ok=True)
             temporary = local.with_name(f".{name}.{os.getpid()}.tmp")
@@ -112,7 +132,7 @@ class DistantFolder:
     def _at(self, name: str) -> str:
         # In a URL, "#" and "?" of a file's name would end the path.
         is_url = self.address.startswith(("http://", "https://"))
-        return f"{self._path}/{quote(name) if is_url else name}"
+        return f"{self._path}/{quote(inside(name)) if is_url else inside(name)}"
 
 
 def map_table(path: Path) -> pa.Table:

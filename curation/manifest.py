@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from curation.folder import inside
 from curation.schema import SCHEMA_VERSION, file_digest
 
 MANIFEST = "manifest.json"
@@ -38,6 +39,9 @@ class Part:
     """xxh3-128 of the file's bytes, hexadecimal"""
     counts: dict[str, int] = field(default_factory=dict)
     """what happened on the way, reason -> rows"""
+
+    def __post_init__(self) -> None:
+        inside(self.name)
 
 
 @dataclass(frozen=True)
