@@ -55,6 +55,9 @@ def _add_recipes(add: Add) -> None:
     run.add_argument("--out", type=Path, help="folder of the run (default runs/RECIPE)")
     _plan(run)
 
+    add(commands.up)
+    add(commands.down)
+
     train = add(commands.train)
     _recipe_of(train)
     train.add_argument("--data", dest="data_dir", type=Path, required=True, metavar="DIR", help="data folder")
@@ -103,6 +106,7 @@ def _add_images(add: Add) -> None:
         "--shards", type=Path, metavar="FOLDER", help="fetch nothing: link the shards that img2dataset made there"
     )
     _plan(instead)
+    download.add_argument("--ray", action="store_true", help="shards as Ray tasks: on all nodes of a cluster")
     _settings(download)
 
     embed = add(commands.embed)

@@ -20,39 +20,51 @@ import ray
 from flows.watchdog import start_watchdog
 
 logger = logging.getLogger(__name__)
+Program = subprocess.Popen[bytes]
+RAY = ("-m", "ray.scripts.scripts")
+"""Ray's command line, as arguments of Python"""
+
+START_LIMIT_S = 120.0
+END_LIMIT_S = 60.0
+OBJECT_STORE_BYTES = 300_000_000
+"""plenty: images and weights travel by disk, not through Ray"""
 
 
 @contextmanager
-def prefect_server(home: Path, start_limit_s: float = 120) -> Iterator[str]:
+def prefect_server(home: Path) -> Iterator[str]:
     """Yield the address of a Prefect server: the one that PREFECT_API_URL names, else a local one with its page.
 
     Prefect would start a temporary server by itself, but that one has no page to look at and outlives a killed run.
-    The local one keeps its history in `home` (SQLite). It must be started before `prefect` is imported.
+    It must be started before `prefect` is imported.
     """
     if "PREFECT_API_URL" in os.environ:
         yield os.environ["PREFECT_API_URL"].removesuffix("/api")
         return
     start_watchdog()
+    with local_prefect_server(home) as (_, address):
+        yield address
+
+
+@contextmanager
+def local_prefect_server(home: Path) -> Iterator[tuple[Program, str]]:
+    """Yield a Prefect server on this machine and its address, which this process then uses.
+
+    Its history is in `home` (SQLite), unless PREFECT_API_DATABASE_CONNECTION_URL names a PostgreSQL.
+    """
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(home))
-    port = _free_port(4200)
+    port = free_port(4200)
     address = f"http://127.0.0.1:{port}"
     os.environ["PREFECT_API_URL"] = f"{address}/api"
     os.environ["PREFECT_UI_API_URL"] = f"{address}/api"
     log = home / "server.log"
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", f"--port={port}"],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    command = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", f"--port={port}"]
     try:
-        _wait_until_up(f"{address}/api/health", server, log, start_limit_s)
-        yield address
+        with program(command, log) as server:
+            wait_until_up(f"{address}/api/health", server, log)
+            yield server, address
     finally:
         del os.environ["PREFECT_API_URL"], os.environ["PREFECT_UI_API_URL"]
-        server.terminate()
-        server.wait()
 
 
 @contextmanager
@@ -63,8 +75,7 @@ def ray_cluster() -> Iterator[None]:
         return
     start_watchdog()
     local = "RAY_ADDRESS" not in os.environ
-    # 300 MB of object store is plenty: images and weights travel by disk, not through Ray.
-    options: dict[str, Any] = {"object_store_memory": 300_000_000} if local else {}
+    options: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES} if local else {}
     context = _start_ray(options)
     if context.dashboard_url:
         logger.info("Ray dashboard http://%s (its token: `ray get-auth-token`)", context.dashboard_url)
@@ -86,7 +97,40 @@ def _start_ray(options: dict[str, Any], tries: int = 3) -> Any:
     raise AssertionError("the last try returns or raises")
 
 
-def _free_port(wanted: int) -> int:
+@contextmanager
+def ray_head(log: Path) -> Iterator[tuple[Program, str]]:
+    """Yield a Ray head on loopback and its dashboard's address; RAY_ADDRESS then names it."""
+    port, dashboard = free_port(6379), free_port(8265)
+    command = [*RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port(10001)}"]
+    with program([*command, *ports, f"--object-store-memory={OBJECT_STORE_BYTES}"], log) as head:
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_until_up(f"{address}/api/gcs_healthz", head, log)
+        os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
+        try:
+            yield head, address
+        finally:
+            del os.environ["RAY_ADDRESS"]
+
+
+@contextmanager
+def program(arguments: list[str], log: Path) -> Iterator[Program]:
+    """Yield a Python program that runs for as long as the context lasts; its output goes to a file."""
+    with log.open("w") as output:
+        running = subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield running
+    finally:
+        running.terminate()
+        try:
+            running.wait(END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def free_port(wanted: int) -> int:
+    """Return the wanted port of 127.0.0.1 if nobody listens there, else one that the kernel chooses."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", wanted))
@@ -95,12 +139,16 @@ def _free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_up(health: str, server: subprocess.Popen[bytes], log: Path, limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
+def wait_until_up(health: str, server: Program, log: Path) -> None:
+    """Return once the server answers.
+
+    Raises: RuntimeError that names its log when it ends, or says nothing for START_LIMIT_S.
+    """
+    deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and server.poll() is None:
         try:
             with urlopen(health, timeout=5):
                 return
         except (URLError, OSError):
             time.sleep(0.2)
-    raise RuntimeError(f"Prefect's server did not answer at {health} within {limit_s:.0f} s; its log is {log}")
+    raise RuntimeError(f"nothing answered at {health} within {START_LIMIT_S:.0f} s; the log is {log}")

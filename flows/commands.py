@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
         print("Training and evaluation are not planned: their time is the accelerator's.")
         return
     begun = time.monotonic()
-    with prefect_server(Path(os.environ.get("PREFECT_HOME", ".prefect")).resolve()) as address, ray_cluster():
+    with prefect_server(_prefect_home()) as address, ray_cluster():
         from flows.pipeline import pipeline
 
         print(f"Prefect shows this run at {address}")
@@ -63,6 +63,28 @@ def _figures(result: Mapping[str, Any]) -> str:
 
 def _figure(miou: float | None) -> str:
     return "none: no pixel counted" if miou is None else f"{miou:.3f}"
+
+
+def up(_: argparse.Namespace) -> None:
+    """Start Prefect's server and worker and a Ray head on this machine, deploy all recipes and stages."""
+    from flows import services
+
+    if found := services.running(_prefect_home()):
+        print("running already; `ovseg down` ends it")
+    print(services.describe(found or services.up(_prefect_home())))
+
+
+def down(_: argparse.Namespace) -> None:
+    """End what `ovseg up` has started, and nothing else."""
+    from flows import services
+
+    home = _prefect_home()
+    ended = services.down(home)
+    print(f"{ended} processes ended" if ended else f"nothing runs that `ovseg up` has started from {home}")
+
+
+def _prefect_home() -> Path:
+    return Path(os.environ.get("PREFECT_HOME", ".prefect")).resolve()
 
 
 def ingest(options: argparse.Namespace) -> None:
@@ -141,7 +163,12 @@ def download(options: argparse.Namespace) -> None:
 
         print(show([plan_download(options.data_dir, config, image_root=options.image_root)]))
         return
-    _print_counts(download(options.data_dir, config, options.image_root).counts)
+    run_shards = None
+    if options.ray:
+        from flows.parts import shards_by_ray
+
+        run_shards = shards_by_ray(config)
+    _print_counts(download(options.data_dir, config, options.image_root, run_shards).counts)
 
 
 def pairs(options: argparse.Namespace) -> None:

@@ -7,9 +7,15 @@ from prefect import flow
 import curation.download
 from curation.download import DownloadConfig
 from curation.manifest import Manifest
+from flows.artifacts import show_datacard
+from flows.limits import DAY_S, DOWNLOADS, slot
+from flows.retries import retried
 
 
-@flow(name="download")
+@flow(name="download", flow_run_name="{data_dir}", timeout_seconds=60 * DAY_S)
 def download(data_dir: Path, config: DownloadConfig = DownloadConfig(), image_root: str | None = None) -> Manifest:
     """Fetch the images of the kept captions, by HTTP or from a folder, into verified shards."""
-    return curation.download.download(data_dir, config, image_root)
+    with slot(DOWNLOADS):
+        manifest = retried(curation.download.download)(data_dir, config, image_root)
+    show_datacard(data_dir / "images")
+    return manifest

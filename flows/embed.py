@@ -10,11 +10,12 @@ from curation.embeddings import EmbedConfig, write_embeddings
 from curation.images import Samples
 from curation.manifest import Manifest
 from curation.schema import file_digest
+from flows.limits import DAY_S
 from model.embed import Embedder
 from model.weights import WEIGHTS
 
 
-@flow(name="embed")
+@flow(name="embed", flow_run_name="{data_dir}", timeout_seconds=7 * DAY_S)
 def embed(
     data_dir: Path,
     model_dir: Path,

@@ -8,12 +8,14 @@ from prefect import flow
 
 import evaluation.evaluate
 from evaluation.config import Protocol
+from flows.artifacts import show_classes
+from flows.limits import DAY_S
 from flows.parts import gpus_of, map_by_ray
 from model import OVSegmentor, add_metrics, initial
 from model.weights import CARD
 
 
-@flow(name="evaluate")
+@flow(name="evaluate", flow_run_name="{out_dir}", timeout_seconds=7 * DAY_S)
 def evaluate(
     model_dirs: dict[str, Path],
     benchmark: str,
@@ -50,4 +52,5 @@ def evaluate(
     for name, folder in model_dirs.items():
         if figure[name] is not None:  # no pixel counted
             add_metrics(folder / CARD, {f"mIoU, {result['benchmark']['title']}": figure[name]})
+    show_classes(result)
     return result

@@ -7,9 +7,14 @@ from prefect import flow
 from curation import captions
 from curation.captions import IngestConfig
 from curation.manifest import Manifest
+from flows.artifacts import show_datacard
+from flows.limits import DAY_S
+from flows.retries import retried
 
 
-@flow(name="ingest", log_prints=False)
+@flow(name="ingest", flow_run_name="{data_dir}", timeout_seconds=2 * DAY_S)
 def ingest(table: Path | str, data_dir: Path, config: IngestConfig = IngestConfig()) -> Manifest:
     """Read a caption table into captions/, refusing bad rows with file, line and reason."""
-    return captions.ingest(table, data_dir, config)
+    manifest = retried(captions.ingest)(table, data_dir, config)
+    show_datacard(data_dir / "captions")
+    return manifest

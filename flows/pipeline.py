@@ -28,13 +28,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@flow(name="scenes")
+@flow(name="scenes", flow_run_name="{out_dir}")
 def scenes(out_dir: Path, config: ScenesConfig) -> Path:
     """Draw the scenes, their captions, and the held-out scenes with masks."""
     return draw_scenes(out_dir, config)
 
 
-@flow(name="pipeline")
+@flow(name="pipeline", flow_run_name="{out}")
 def pipeline(config: PipelineConfig, out: Path) -> Path:
     """Run every stage that is not finished in `out`, from captions to the report, and return the report's page."""
     check_benchmark(config)

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact
 
 from evaluation.report import write_report
+from flows.artifacts import show_report
+from flows.limits import HOUR_S
 
 
-@flow(name="report")
+@flow(name="report", flow_run_name="{run_dir}", timeout_seconds=HOUR_S)
 def report(run_dir: Path, title: str, caveat: str = "") -> Path:
     """Write the run's report and link it in Prefect."""
     page = write_report(run_dir, title, caveat)
-    create_link_artifact(page.resolve().as_uri(), link_text=f"report of {title}", key="report")
+    show_report(page, title)
     return page
