@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flows import commands
 from flows.commands import IMAGENET
+from flows.storage import as_place, working_copies
 
 Command = Callable[[argparse.Namespace], None]
 Add = Callable[[Command], argparse.ArgumentParser]
@@ -22,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for room in ("curation", "model", "training", "evaluation", "flows"):
         logging.getLogger(room).setLevel(logging.INFO)
     try:
-        options.command(options)
+        with working_copies(options.name, vars(options)) as values:
+            options.command(argparse.Namespace(**values))
     except (ValueError, OSError) as error:
         print(f"ovseg {options.name}: {error}", file=sys.stderr)
         return 1
@@ -52,7 +54,7 @@ def _add_recipes(add: Add) -> None:
 
     run = add(commands.run)
     _recipe_of(run)
-    run.add_argument("--out", type=Path, help="folder of the run (default runs/RECIPE)")
+    run.add_argument("--out", type=as_place, help="folder of the run (default runs/RECIPE)")
     _plan(run)
 
     add(commands.up)
@@ -60,8 +62,8 @@ def _add_recipes(add: Add) -> None:
 
     train = add(commands.train)
     _recipe_of(train)
-    train.add_argument("--data", dest="data_dir", type=Path, required=True, metavar="DIR", help="data folder")
-    train.add_argument("--out", type=Path, required=True, help="folder for phase1/ and phase2/")
+    train.add_argument("--data", dest="data_dir", type=as_place, required=True, metavar="DIR", help="data folder")
+    train.add_argument("--out", type=as_place, required=True, help="folder for phase1/ and phase2/")
 
 
 def _add_captions(add: Add) -> None:
@@ -71,7 +73,7 @@ def _add_captions(add: Add) -> None:
         help="TSV, CSV, Parquet or JSON lines with url or image, and caption: a file, folder, glob, "
         "s3:// or http(s):// address, or cc12m or cc3m by name",
     )
-    ingest.add_argument("--out", type=Path, required=True, metavar="DIR", help="data folder")
+    ingest.add_argument("--out", type=as_place, required=True, metavar="DIR", help="data folder")
     ingest.add_argument(
         "--remove", dest="removed", metavar="FILE", help="take out rows with an address, domain or key of this list"
     )
@@ -111,7 +113,7 @@ def _add_images(add: Add) -> None:
 
     embed = add(commands.embed)
     _data(embed)
-    embed.add_argument("model", type=Path, help="folder of a saved model")
+    embed.add_argument("model", type=as_place, help="folder of a saved model")
     embed.add_argument("--of", choices=("captions", "images"), default="captions", help="what to embed")
     embed.add_argument("--device", help="torch's name of a device (default: a GPU if there is one)")
     embed.add_argument("--batch-size", type=int, default=128, help="captions or images at once (default 128)")
@@ -151,8 +153,8 @@ def _add_models(add: Add) -> None:
     evaluate.add_argument(
         "--benchmark", required=True, help=f"name of the benchmark (docs/evaluation.md), or {IMAGENET}"
     )
-    evaluate.add_argument("--root", type=Path, required=True, help="folder of the benchmark")
-    evaluate.add_argument("--out", type=Path, required=True, help="folder for evaluation.json and pictures")
+    evaluate.add_argument("--root", type=as_place, required=True, help="folder of the benchmark")
+    evaluate.add_argument("--out", type=as_place, required=True, help="folder for evaluation.json and pictures")
     evaluate.add_argument("--paper", action="store_true", help="the published protocol in place of the default one")
     evaluate.add_argument("--backgrounds", action="store_true", help="compare rules for background, in the same pass")
     evaluate.add_argument("--unseen", metavar="NAMES", help="classes of the unseen figures (default: the usual split)")
@@ -191,7 +193,7 @@ def _add_models(add: Add) -> None:
     report.add_argument(
         "runs",
         nargs="+",
-        type=Path,
+        type=as_place,
         metavar="RUN",
         help="folder of a run; the others' figures are told against the first's",
     )
@@ -211,11 +213,11 @@ def _recipe_of(command: argparse.ArgumentParser) -> None:
 
 
 def _data(command: argparse.ArgumentParser) -> None:
-    command.add_argument("data_dir", type=Path, metavar="DIR", help="data folder")
+    command.add_argument("data_dir", type=as_place, metavar="DIR", help="data folder")
 
 
 def _model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", type=Path, help="folder of a saved model")
+    command.add_argument("model", type=as_place, help="folder of a saved model")
     command.add_argument(
         "--background", default="", metavar="WORDS", help='things that count as none, like "sky, wall"'
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.cluster import prefect_server, ray_cluster
 from flows.settings import with_settings
+from flows.storage import DATACARDS, Needs, working_copy
 
 if TYPE_CHECKING:
     from flows.config import PipelineConfig
@@ -38,7 +39,8 @@ def run(options: argparse.Namespace) -> None:
     if options.plan:
         from flows.plan import plan_run, show
 
-        print(f"{config.title}\n{config.caveat}\n\n{show(plan_run(config, out))}")
+        with working_copy(out, "plan", Needs(reads=tuple(f"data/{name}" for name in DATACARDS))) as folder:
+            print(f"{config.title}\n{config.caveat}\n\n{show(plan_run(config, folder))}")
         print("Training and evaluation are not planned: their time is the accelerator's.")
         return
     begun = time.monotonic()
@@ -47,7 +49,9 @@ def run(options: argparse.Namespace) -> None:
 
         print(f"Prefect shows this run at {address}")
         page = pipeline(config, out)
-    print(f"\n{_summary(out)}\n{time.monotonic() - begun:.0f} s in all\nreport: {page}")
+    with working_copy(out, "figures", Needs(reads=("evaluation/evaluation.json",))) as folder:
+        print(f"\n{_summary(folder)}")
+    print(f"{time.monotonic() - begun:.0f} s in all\nreport: {page}")
 
 
 def _summary(out: Path) -> str:

@@ -1,7 +1,5 @@
 """Stage: entities/ to images/."""
 
-from pathlib import Path
-
 from prefect import flow
 
 import curation.download
@@ -10,10 +8,12 @@ from curation.manifest import Manifest
 from flows.artifacts import show_datacard
 from flows.limits import DAY_S, DOWNLOADS, slot
 from flows.retries import retried
+from flows.storage import Place, on_copies
 
 
 @flow(name="download", flow_run_name="{data_dir}", timeout_seconds=60 * DAY_S)
-def download(data_dir: Path, config: DownloadConfig = DownloadConfig(), image_root: str | None = None) -> Manifest:
+@on_copies
+def download(data_dir: Place, config: DownloadConfig = DownloadConfig(), image_root: str | None = None) -> Manifest:
     """Fetch the images of the kept captions, by HTTP or from a folder, into verified shards."""
     with slot(DOWNLOADS):
         manifest = retried(curation.download.download)(data_dir, config, image_root)

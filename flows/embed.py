@@ -1,7 +1,5 @@
 """Stage: images/ and a model to embeddings/, by which pairs may be drawn and searched."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 from prefect import flow
@@ -11,14 +9,16 @@ from curation.images import Samples
 from curation.manifest import Manifest
 from curation.schema import file_digest
 from flows.limits import DAY_S
+from flows.storage import Place, on_copies
 from model.embed import Embedder
 from model.weights import WEIGHTS
 
 
 @flow(name="embed", flow_run_name="{data_dir}", timeout_seconds=7 * DAY_S)
+@on_copies
 def embed(
-    data_dir: Path,
-    model_dir: Path,
+    data_dir: Place,
+    model_dir: Place,
     config: EmbedConfig = EmbedConfig(),
     device: str | None = None,
     batch_size: int = 128,

@@ -1,7 +1,6 @@
 """Stage: trained models and a benchmark folder to evaluation/."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -11,16 +10,18 @@ from evaluation.config import Protocol
 from flows.artifacts import show_classes
 from flows.limits import DAY_S
 from flows.parts import gpus_of, map_by_ray
+from flows.storage import Place, on_copies
 from model import OVSegmentor, add_metrics, initial
 from model.weights import CARD
 
 
 @flow(name="evaluate", flow_run_name="{out_dir}", timeout_seconds=7 * DAY_S)
+@on_copies
 def evaluate(
-    model_dirs: dict[str, Path],
+    model_dirs: dict[str, Place],
     benchmark: str,
-    root: Path,
-    out_dir: Path,
+    root: Place,
+    out_dir: Place,
     protocol: Protocol = Protocol(),
     untrained_seed: int | None = None,
     device: str | None = None,

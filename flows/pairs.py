@@ -1,7 +1,5 @@
 """Stage: images/ to pairs/."""
 
-from pathlib import Path
-
 from prefect import flow
 
 import curation.pairs
@@ -9,10 +7,12 @@ from curation.manifest import Manifest
 from curation.pairs import PairsConfig
 from flows.artifacts import show_datacard, show_pairs
 from flows.limits import DAY_S
+from flows.storage import Place, on_copies
 
 
 @flow(name="pairs", flow_run_name="{data_dir}", timeout_seconds=2 * DAY_S)
-def pairs(data_dir: Path, config: PairsConfig = PairsConfig()) -> Manifest:
+@on_copies
+def pairs(data_dir: Place, config: PairsConfig = PairsConfig()) -> Manifest:
     """Draw the cross-image partners of every image, and index images by their captions."""
     manifest = curation.pairs.build_pairs(data_dir, config)
     show_datacard(data_dir / "pairs")

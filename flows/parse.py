@@ -1,7 +1,5 @@
 """Stage: captions/ to entities/ and postings/."""
 
-from pathlib import Path
-
 from prefect import flow
 
 import curation.parse
@@ -11,10 +9,12 @@ from flows.artifacts import show_datacard, show_entities
 from flows.limits import DAY_S
 from flows.parts import map_by_ray
 from flows.retries import retried
+from flows.storage import Place, on_copies
 
 
 @flow(name="parse", flow_run_name="{data_dir}", timeout_seconds=2 * DAY_S)
-def parse(data_dir: Path, config: ParseConfig = ParseConfig()) -> Manifest:
+@on_copies
+def parse(data_dir: Place, config: ParseConfig = ParseConfig()) -> Manifest:
     """Find the entities that captions name, and keep the captions that name one."""
     manifest = retried(curation.parse.parse)(data_dir, config, map_by_ray)
     show_datacard(data_dir / "entities")

@@ -7,10 +7,12 @@ from prefect import flow
 from evaluation.report import write_report
 from flows.artifacts import show_report
 from flows.limits import HOUR_S
+from flows.storage import Place, on_copies
 
 
 @flow(name="report", flow_run_name="{run_dir}", timeout_seconds=HOUR_S)
-def report(run_dir: Path, title: str, caveat: str = "") -> Path:
+@on_copies
+def report(run_dir: Place, title: str, caveat: str = "") -> Path:
     """Write the run's report and link it in Prefect."""
     page = write_report(run_dir, title, caveat)
     show_report(page, title)

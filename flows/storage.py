@@ -12,26 +12,36 @@ A file is the same on both sides when its size and its time of change are; what 
 from __future__ import annotations
 
 import fcntl
+import functools
+import inspect
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from threading import Event, Thread
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar, cast
 
 from fsspec.core import url_to_fs
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import PlainValidator, WithJsonSchema
 
 from curation.folder import cache_dir, inside, is_address
 
 logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
-Place = Annotated[Path | str, BeforeValidator(str), WithJsonSchema({"type": "string"})]
-"""A folder: a path, or an address of fsspec's such as s3://bucket/run."""
+
+def as_place(place: Path | str) -> Path:
+    """Return what a flow or command is given as a `Place`."""
+    return cast(Path, str(place)) if is_address(place) else Path(place)
+
+
+Place = Annotated[Path, PlainValidator(as_place), WithJsonSchema({"type": "string"})]
+"""A folder that a flow is given: a path, or an address like s3://bucket/run. `on_copies` makes a path of it."""
 
 PERIOD_S = 5.0
 """seconds between two looks for new files to send, while a stage works"""
@@ -56,61 +66,98 @@ class Needs:
     """fetched, since a stage goes on where it was, and sent"""
 
 
-NEEDS = {
-    ("scenes", "out"): Needs(writes=("",)),
-    ("served", "out"): Needs(reads=("",)),
-    ("ingest", "data"): Needs(writes=("tables", "captions")),
-    ("vocabulary", "data"): Needs(reads=("captions",)),
-    ("parse", "data"): Needs(reads=("captions",), writes=("entities", "postings")),
-    ("entities", "data"): Needs(reads=("entities", "postings")),
-    ("subset", "data"): Needs(reads=("captions/manifest.json", "entities")),
-    ("download", "data"): Needs(reads=("captions", "entities"), writes=("images",)),
-    ("embed", "data"): Needs(reads=("images",), writes=("embeddings",)),
-    ("embed", "model"): Needs(reads=("",)),
-    ("pairs", "data"): Needs(reads=("postings", "images", "embeddings"), writes=("pairs",)),
-    ("card", "data"): Needs(reads=DATACARDS, writes=("datacard.json", "datacard.md")),
-    ("train", "data"): Needs(reads=("images", "pairs")),
-    ("train", "model"): Needs(reads=("",)),
-    ("train", "run"): Needs(writes=("",)),
-    ("train", "out"): Needs(writes=("phase1", "phase2")),
-    ("evaluate", "model"): Needs(writes=("",)),  # its card tells the figures
-    ("evaluate", "root"): Needs(reads=("",)),
-    ("evaluate", "out"): Needs(writes=("",)),
-    ("segment", "model"): Needs(reads=("",)),
-    ("app", "model"): Needs(reads=("",)),
-    ("report", "run"): Needs(
-        reads=(
-            *("config.json", "evaluation", *(f"data/{name}" for name in DATACARDS)),
-            *(f"phase{number}/{name}" for number in (1, 2) for name in ("run.json", "metrics.jsonl")),
-        ),
-        writes=("report",),
+ALL = ("",)
+_INGEST = Needs(writes=("tables", "captions"))
+_MODEL = Needs(reads=ALL)
+_REPORT = Needs(
+    reads=(
+        *("config.json", "evaluation", *(f"data/{name}" for name in DATACARDS)),
+        *(f"phase{number}/{name}" for number in (1, 2) for name in ("run.json", "metrics.jsonl")),
     ),
-    ("pipeline", "out"): Needs(writes=("config.json",)),
-    ("plan", "out"): Needs(reads=tuple(f"data/{name}" for name in DATACARDS)),
-    ("figures", "out"): Needs(reads=("evaluation/evaluation.json",)),
+    writes=("report",),
+)
+NEEDS = {
+    "scenes": {"out_dir": Needs(writes=ALL)},
+    "ingest": {"data_dir": _INGEST, "out": _INGEST},
+    "vocabulary": {"data_dir": Needs(reads=("captions",))},
+    "parse": {"data_dir": Needs(reads=("captions",), writes=("entities", "postings"))},
+    "entities": {"data_dir": Needs(reads=("entities", "postings"))},
+    "subset": {"data_dir": Needs(reads=("captions/manifest.json", "entities"))},
+    "download": {"data_dir": Needs(reads=("captions", "entities"), writes=("images",))},
+    "embed": {"data_dir": Needs(reads=("images",), writes=("embeddings",)), "model_dir": _MODEL, "model": _MODEL},
+    "pairs": {"data_dir": Needs(reads=("postings", "images", "embeddings"), writes=("pairs",))},
+    "card": {"data_dir": Needs(reads=DATACARDS, writes=("datacard.json", "datacard.md"))},
+    "train": {
+        "data_dir": Needs(reads=("images", "pairs")),
+        "init_from": _MODEL,
+        "run_dir": Needs(writes=ALL),
+        "out": Needs(writes=("phase1", "phase2")),
+    },
+    "evaluate": {
+        "model_dirs": Needs(writes=ALL),  # a model's card tells its figures
+        "root": Needs(reads=ALL),
+        "out_dir": Needs(writes=ALL),
+        "out": Needs(writes=ALL),
+    },
+    "segment": {"model": _MODEL},
+    "app": {"model": _MODEL},
+    "report": {"run_dir": _REPORT, "runs": _REPORT},
 }
-"""(stage or command, role of the place) -> what it needs of it"""
-
-
-def below(place: Path | str, name: str) -> Path | str:
-    """Return the place of a name below another place, of the same kind."""
-    return f"{str(place).rstrip('/')}/{name}" if is_address(place) else Path(place) / name
+"""stage or command -> parameter that names a place -> what is needed of it"""
 
 
 @contextmanager
-def working_copy(place: Path | str, stage: str, role: str = "data", period_s: float = PERIOD_S) -> Iterator[Path]:
+def working_copies(stage: str, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the values of a stage's parameters, local folders in place of addresses, also within lists and dicts."""
+    with ExitStack() as copies:
+
+        def local(value: Any, needs: Needs) -> Any:
+            match value:
+                case dict():
+                    return {name: local(place, needs) for name, place in value.items()}
+                case list():
+                    return [local(place, needs) for place in value]
+                case Path() | str():
+                    return copies.enter_context(working_copy(value, stage, needs))
+                case _:
+                    return value
+
+        needs = NEEDS.get(stage, {})
+        yield {name: local(value, needs[name]) if name in needs else value for name, value in values.items()}
+
+
+def on_copies(do: Callable[P, R]) -> Callable[P, R]:
+    """Return a stage's function that takes addresses, too, for the places that `NEEDS` knows of it."""
+    signature = inspect.signature(do)
+
+    @functools.wraps(do)
+    def do_on_copies(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs)
+        with working_copies(do.__name__, given.arguments) as values:
+            return do(**values)  # type: ignore[call-arg]
+
+    return do_on_copies
+
+
+def below(place: Path, name: str) -> Path:
+    """Return the place of a name below a `Place`."""
+    return as_place(f"{str(place).rstrip('/')}/{name}")
+
+
+@contextmanager
+def working_copy(place: Path | str, stage: str, needs: Needs, period_s: float = PERIOD_S) -> Iterator[Path]:
     """Yield the local folder in which a stage works on a place: the folder itself, or the copy of an address.
 
     Copies lie below `$OVSEG_CACHE`. Where several machines share the work of a stage, that must be a folder that all of
     them reach under the same path.
 
-    Raises: ValueError when no library serves the address, or an object's name leads out of it; RuntimeError when
-    another process of this machine works on the copy.
+    Raises: ValueError when no library serves the address, or an object's name leads out of it; BlockingIOError
+    when another process of this machine works on the copy.
     """
     if not is_address(place):
         yield Path(place)
         return
-    needs, copy = NEEDS[stage, role], Copy(str(place))
+    copy = Copy(str(place))
     with _alone(copy.folder, is_writer=bool(needs.writes)):
         copy.fetch(needs.reads)
         copy.fetch(needs.writes)
@@ -290,7 +337,7 @@ def _alone(folder: Path, is_writer: bool) -> Iterator[None]:
         try:
             fcntl.flock(file, (fcntl.LOCK_EX if is_writer else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RuntimeError(f"{folder}: another process of this machine works on it; wait for its end") from error
+            raise BlockingIOError(f"{folder}: another process of this machine works on it; wait for its end") from error
         yield
 
 

@@ -9,13 +9,15 @@ from flows.artifacts import show_losses
 from flows.cluster import ray_cluster
 from flows.limits import DAY_S, GPU_TRAININGS, slot
 from flows.retries import retried
+from flows.storage import Place, on_copies
 from model import ModelConfig
 from training.config import TrainConfig
 
 
 @flow(name="train", flow_run_name="{run_dir}", timeout_seconds=60 * DAY_S)
+@on_copies
 def train(
-    data_dir: Path, run_dir: Path, model: ModelConfig, config: TrainConfig, init_from: Path | None = None
+    data_dir: Place, run_dir: Place, model: ModelConfig, config: TrainConfig, init_from: Place | None = None
 ) -> Path:
     """Train one phase and return the folder of its model; phase 2 starts from phase 1's."""
     with slot(GPU_TRAININGS, is_needed=config.launch.use_gpu), ray_cluster():

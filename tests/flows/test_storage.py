@@ -12,28 +12,29 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pydantic import TypeAdapter
 
 from curation.manifest import MANIFEST, STARTED, close_stage, open_stage, read_manifest, write_part
 from curation.schema import file_digest
 from flows import storage
-from flows.storage import Needs, below, working_copy
+from flows.storage import Needs, Place, below, on_copies, working_copies, working_copy
 
+NEEDED = Needs(reads=("input",), writes=("stage",))
 ROOT = Path(storage.__file__).resolve().parents[1]
 # Killed at its first, second, ... send; forked, so that modules are loaded once.
 KILLED = """
 import os, signal, sys
 import pandas, s3fs
 from flows import storage
-from tests.flows.test_storage import make_stage
+from tests.flows.test_storage import NEEDED, make_stage
 
-bucket, num_sends = sys.argv[1], int(sys.argv[2])
+bucket = sys.argv[1]
 storage.BATCH = 1
-storage.NEEDS["test", "data"] = storage.Needs(writes=("stage",))
-for last in range(1, num_sends + 1):
+for last in map(int, sys.argv[2:]):
     if child := os.fork():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         continue
-    with storage.working_copy(f"{bucket}/{last}", "test", period_s=1000) as folder:
+    with storage.working_copy(f"{bucket}/{last}", "test", NEEDED, period_s=1000) as folder:
         store = storage.Copy(f"{bucket}/{last}")._filesystem
         put, sends = store.put, []
 
@@ -50,9 +51,8 @@ for last in range(1, num_sends + 1):
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this test have a cache and a stage of its own."""
+    """Let this test have a cache of its own."""
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(storage.NEEDS, ("test", "data"), Needs(reads=("input",), writes=("stage",)))
 
 
 def make_stage(folder: Path, first: int) -> None:
@@ -64,19 +64,23 @@ def make_stage(folder: Path, first: int) -> None:
     close_stage(folder, parts)
 
 
+def at(bucket: str, name: str) -> str:
+    return f"{bucket}/{name}"
+
+
 def other_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "other machine"))
 
 
 def test_a_folder_of_this_machine_is_worked_on_itself(tmp_path: Path) -> None:
-    with working_copy(tmp_path, "test") as folder:
+    with working_copy(tmp_path, "test", NEEDED) as folder:
         assert folder == tmp_path
 
 
 def test_what_a_stage_writes_is_in_the_store_and_on_the_next_machine(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with working_copy(bucket, "test") as folder:
+    with working_copy(bucket, "test", NEEDED) as folder:
         make_stage(folder / "stage", 5)
         (folder / "stage" / "deep" / "er").mkdir(parents=True)
         (folder / "stage" / "deep" / "er" / "file").write_bytes(b"content")
@@ -87,7 +91,7 @@ def test_what_a_stage_writes_is_in_the_store_and_on_the_next_machine(
     made = {path.name: path.read_bytes() for path in (folder / "stage").glob("*") if path.is_file()}
     assert len(made) == 8
     other_machine(tmp_path, monkeypatch)
-    with working_copy(bucket, "test") as other:
+    with working_copy(bucket, "test", NEEDED) as other:
         assert other != folder
         assert {path.name: path.read_bytes() for path in (other / "stage").glob("*") if path.is_file()} == made
         assert (other / "stage" / "deep" / "er" / "file").read_bytes() == b"content"
@@ -97,13 +101,13 @@ def test_what_a_stage_writes_is_in_the_store_and_on_the_next_machine(
 
 def test_nothing_is_moved_twice_and_the_bytes_are_told(bucket: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "flows")
-    with working_copy(bucket, "test") as folder:
+    with working_copy(bucket, "test", NEEDED) as folder:
         (folder / "stage").mkdir(parents=True)
         (folder / "stage" / "a").write_bytes(bytes(3000))
         (folder / "stage" / "b").write_bytes(bytes(1234))
-    with working_copy(bucket, "test"):
+    with working_copy(bucket, "test", NEEDED):
         pass
-    with working_copy(bucket, "test"):
+    with working_copy(bucket, "test", NEEDED):
         (folder / "stage" / "b").write_bytes(bytes(999))
     told = [record.getMessage().split(": ", 1)[1] for record in caplog.records if record.name == "flows.storage"]
     assert told == [
@@ -115,35 +119,35 @@ def test_nothing_is_moved_twice_and_the_bytes_are_told(bucket: str, caplog: pyte
 
 def test_the_store_is_the_truth(bucket: str, put: Callable[[str, bytes], None], store: Any) -> None:
     for name in ("stage/changed", "stage/step-1/removed", "input/read"):
-        put(below(bucket, name), b"first")
-    with working_copy(bucket, "test") as folder:
+        put(at(bucket, name), b"first")
+    with working_copy(bucket, "test", NEEDED) as folder:
         assert (folder / "input" / "read").read_bytes() == b"first"
     (folder / "stage" / "never sent").write_bytes(b"by a killed run")
     time.sleep(1.1)  # the store tells whole seconds
-    put(below(bucket, "stage/changed"), b"again")
-    store.rm_file(below(bucket, "stage/step-1/removed"))
-    with working_copy(bucket, "test") as folder:
+    put(at(bucket, "stage/changed"), b"again")
+    store.rm_file(at(bucket, "stage/step-1/removed"))
+    with working_copy(bucket, "test", NEEDED) as folder:
         assert [path.name for path in (folder / "stage").iterdir()] == ["changed"]
         assert (folder / "stage" / "changed").read_bytes() == b"again"
 
 
 def test_what_a_stage_removes_leaves_the_store(bucket: str, store: Any) -> None:
-    with working_copy(bucket, "test") as folder:
+    with working_copy(bucket, "test", NEEDED) as folder:
         make_stage(folder / "stage", 0)
-    with working_copy(bucket, "test") as folder:
+    with working_copy(bucket, "test", NEEDED) as folder:
         (folder / "stage" / MANIFEST).unlink()
         (folder / "stage" / "part-1.parquet").unlink()
     store.invalidate_cache()
-    names = {path.rsplit("/", 1)[1] for path in store.find(below(bucket, "stage"))}
+    names = {path.rsplit("/", 1)[1] for path in store.find(at(bucket, "stage"))}
     assert names == {STARTED, *(f"part-{at}.parquet.json" for at in range(3)), "part-0.parquet", "part-2.parquet"}
 
 
 def test_finished_parts_are_sent_while_the_stage_goes_on(bucket: str, store: Any) -> None:
-    with working_copy(bucket, "test", period_s=0.05) as folder:
+    with working_copy(bucket, "test", NEEDED, period_s=0.05) as folder:
         (folder / "stage").mkdir(parents=True)
         (folder / "stage" / "part").write_bytes(b"whole")
         deadline = time.monotonic() + 60
-        while not store.find(below(bucket, "stage"), refresh=True):
+        while not store.find(at(bucket, "stage"), refresh=True):
             assert time.monotonic() < deadline, "the part did not arrive while the stage was going on"
             store.invalidate_cache()
             time.sleep(0.05)
@@ -151,7 +155,7 @@ def test_finished_parts_are_sent_while_the_stage_goes_on(bucket: str, store: Any
 
 def test_a_failed_stage_keeps_what_it_finished(bucket: str, store: Any) -> None:
     def fail() -> None:
-        with working_copy(bucket, "test") as folder:
+        with working_copy(bucket, "test", NEEDED) as folder:
             (folder / "stage").mkdir(parents=True)
             (folder / "stage" / "part").write_bytes(b"whole")
             raise ValueError("a bad row")
@@ -159,22 +163,25 @@ def test_a_failed_stage_keeps_what_it_finished(bucket: str, store: Any) -> None:
     with pytest.raises(ValueError, match="a bad row"):
         fail()
     store.invalidate_cache()
-    assert len(store.find(below(bucket, "stage"))) == 1
+    assert len(store.find(at(bucket, "stage"))) == 1
 
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "a/../../../b"])
 def test_an_object_whose_name_leads_out_of_the_folder_is_refused(
     bucket: str, put: Callable[[str, bytes], None], tmp_path: Path, name: str
 ) -> None:
-    put(below(bucket, f"stage/{name}"), b"root:x:0:0")
-    with pytest.raises(ValueError, match="expected the name of a file below its folder"), working_copy(bucket, "test"):
+    put(at(bucket, f"stage/{name}"), b"root:x:0:0")
+    with (
+        pytest.raises(ValueError, match="expected the name of a file below its folder"),
+        working_copy(bucket, "test", NEEDED),
+    ):
         pass
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size]
 
 
 def test_a_linked_folder_is_refused(bucket: str, tmp_path: Path) -> None:
     def link() -> None:
-        with working_copy(bucket, "test") as folder:
+        with working_copy(bucket, "test", NEEDED) as folder:
             (folder / "stage").mkdir(parents=True)
             (folder / "stage" / "files").symlink_to(tmp_path)
 
@@ -185,22 +192,48 @@ def test_a_linked_folder_is_refused(bucket: str, tmp_path: Path) -> None:
 def test_an_unknown_kind_of_address_says_what_is_possible() -> None:
     with (
         pytest.raises(ValueError, match="expected a folder, or an address like s3://bucket/folder"),
-        working_copy("nowhere://bucket", "test"),
+        working_copy("nowhere://bucket", "test", NEEDED),
     ):
         pass
 
 
+def test_a_stage_gets_paths_for_the_addresses_that_it_is_given(
+    bucket: str, put: Callable[[str, bytes], None], tmp_path: Path
+) -> None:
+    put(at(bucket, "model/weights"), b"weights")
+
+    @on_copies
+    def embed(data_dir: Path, model_dir: Path, batch_size: int = 3) -> tuple[Path, Path, int]:
+        return data_dir, model_dir, batch_size
+
+    data_dir, model_dir, batch_size = embed(tmp_path, below(TypeAdapter(Place).validate_python(bucket), "model"))
+    assert (data_dir, batch_size) == (tmp_path, 3)
+    assert (model_dir / "weights").read_bytes() == b"weights"
+    with working_copies("report", {"runs": [tmp_path, bucket], "out": tmp_path}) as values:
+        assert values == {"runs": [tmp_path, model_dir.parent], "out": tmp_path}
+
+
+def test_a_place_is_a_path_unless_it_has_a_scheme() -> None:
+    place = TypeAdapter(Place)
+    assert place.validate_python("runs/demo") == Path("runs/demo")
+    assert place.validate_python("s3://bucket/run") == "s3://bucket/run"
+    assert below(place.validate_python("s3://bucket/run/"), "data") == "s3://bucket/run/data"
+    assert below(Path("runs"), "data") == Path("runs/data")
+    assert place.json_schema() == {"type": "string"}
+
+
 def test_a_copy_is_not_worked_on_twice_at_a_time(bucket: str) -> None:
     with (
-        working_copy(bucket, "test"),
-        pytest.raises(RuntimeError, match="another process of this machine works on it; wait for its end"),
-        working_copy(bucket, "test"),
+        working_copy(bucket, "test", NEEDED),
+        pytest.raises(BlockingIOError, match="another process of this machine works on it; wait for its end"),
+        working_copy(bucket, "test", NEEDED),
     ):
         pass
 
 
 def test_readers_share_a_copy(bucket: str) -> None:
-    with working_copy(bucket, "entities") as one, working_copy(bucket, "vocabulary") as other:
+    reading = Needs(reads=("input",))
+    with working_copy(bucket, "test", reading) as one, working_copy(bucket, "test", reading) as other:
         assert one == other
 
 
@@ -229,17 +262,17 @@ def is_sound(folder: Path) -> bool:
 def test_whenever_a_run_is_killed_the_store_shows_no_marker_without_its_part(
     is_made_anew: bool, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    num_sends = 8  # the first file, three parts and their markers, the last file
-    addresses = {last: f"{bucket}/{last}" for last in range(1, num_sends + 1)}
+    # Sent are the first file, three parts and their markers, the last file.
+    addresses = {last: f"{bucket}/{last}" for last in (1, 3, 6, 7, 8)}
     if is_made_anew:
         for address in addresses.values():
-            with working_copy(address, "test") as folder:
+            with working_copy(address, "test", NEEDED) as folder:
                 make_stage(folder / "stage", 0)
-    subprocess.run([sys.executable, "-c", KILLED, bucket, str(num_sends)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", KILLED, bucket, *map(str, addresses)], cwd=ROOT, check=True)
     other_machine(tmp_path, monkeypatch)
     finished = []
     for last, address in addresses.items():
-        with working_copy(address, "test") as folder:
+        with working_copy(address, "test", NEEDED) as folder:
             if is_sound(folder / "stage"):
                 finished.append(last)
-    assert finished == [num_sends]
+    assert finished == [8]
