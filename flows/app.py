@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,7 +21,8 @@ EXAMPLE_SIDE = 64
 
 
 def serve_app(model: OVSegmentor, protocol: Protocol, background: str, port: int) -> None:
-    """Serve the page on this machine until the process is interrupted."""
+    """Serve the page on this machine until the process is interrupted or gets SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # as after Ctrl-C, the examples are removed
     with tempfile.TemporaryDirectory(prefix="ovseg-examples-") as folder:
         serve(model, protocol, background, draw_examples(Path(folder)), port)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -48,8 +49,9 @@ def address(saved_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "flows.cli", "app", str(saved_model), "--port", str(port), "--device", "cpu"]
-    log = tmp_path_factory.mktemp("app") / "log"
-    with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, stderr=file) as process:
+    log, temporary = tmp_path_factory.mktemp("app") / "log", tmp_path_factory.mktemp("temporary")
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, stderr=file, env=environment) as process:
         try:
             while not (found := re.search(r"http://\S+", log.read_text())):
                 assert process.poll() is None, log.read_text()
@@ -58,6 +60,7 @@ def address(saved_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         finally:
             process.terminate()  # not SIGINT, which a shell lets its background jobs ignore
             process.wait(timeout=60)
+            assert not list(temporary.glob("ovseg-examples-*"))
 
 
 @pytest.fixture
