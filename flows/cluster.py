@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -24,8 +24,12 @@ Program = subprocess.Popen[bytes]
 RAY = ("-m", "ray.scripts.scripts")
 """Ray's command line, as arguments of Python"""
 
-START_LIMIT_S = 120.0
+START_LIMIT_S = 300.0
+"""seconds that a server may take until it answers"""
 END_LIMIT_S = 60.0
+"""seconds that a program may take to end before it is killed"""
+START_TRIES = 3
+"""times that Ray is started, which gives up after 30 s on a busy machine"""
 OBJECT_STORE_BYTES = 300_000_000
 """plenty: images and weights travel by disk, not through Ray"""
 
@@ -55,16 +59,12 @@ def local_prefect_server(home: Path) -> Iterator[tuple[Program, str]]:
     os.environ.setdefault("PREFECT_HOME", str(home))
     port = free_port(4200)
     address = f"http://127.0.0.1:{port}"
-    os.environ["PREFECT_API_URL"] = f"{address}/api"
-    os.environ["PREFECT_UI_API_URL"] = f"{address}/api"
     log = home / "server.log"
     command = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", f"--port={port}"]
-    try:
-        with program(command, log) as server:
-            wait_until_up(f"{address}/api/health", server, log)
-            yield server, address
-    finally:
-        del os.environ["PREFECT_API_URL"], os.environ["PREFECT_UI_API_URL"]
+    addresses = _environment(PREFECT_API_URL=f"{address}/api", PREFECT_UI_API_URL=f"{address}/api")
+    with addresses, program(command, log) as server:
+        wait_until_up(f"{address}/api/health", server, log)
+        yield server, address
 
 
 @contextmanager
@@ -85,8 +85,8 @@ def ray_cluster() -> Iterator[None]:
         ray.shutdown()
 
 
-def _start_ray(options: dict[str, Any], tries: int = 3) -> Any:
-    for left in reversed(range(tries)):
+def _start_ray(options: dict[str, Any]) -> Any:
+    for left in reversed(range(START_TRIES)):
         try:
             return ray.init(configure_logging=False, **options)
         except Exception as error:  # Ray raises no narrower type when a busy machine keeps it waiting for 30 s
@@ -100,17 +100,38 @@ def _start_ray(options: dict[str, Any], tries: int = 3) -> Any:
 @contextmanager
 def ray_head(log: Path) -> Iterator[tuple[Program, str]]:
     """Yield a Ray head on loopback and its dashboard's address; RAY_ADDRESS then names it."""
-    port, dashboard = free_port(6379), free_port(8265)
-    command = [*RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
-    ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port(10001)}"]
-    with program([*command, *ports, f"--object-store-memory={OBJECT_STORE_BYTES}"], log) as head:
-        address = f"http://127.0.0.1:{dashboard}"
-        wait_until_up(f"{address}/api/gcs_healthz", head, log)
-        os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
-        try:
-            yield head, address
-        finally:
-            del os.environ["RAY_ADDRESS"]
+    with ExitStack() as stack:
+        for left in reversed(range(START_TRIES)):
+            port, dashboard = free_port(6379), free_port(8265)
+            place = ["--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}"]
+            further = [f"--ray-client-server-port={free_port(10001)}", f"--object-store-memory={OBJECT_STORE_BYTES}"]
+            head = stack.enter_context(program([*RAY, "start", "--head", "--block", *place, *further], log))
+            if _has_started(head, log):
+                break
+            if not left:
+                raise RuntimeError(f"Ray's head did not start in {START_TRIES} tries; the log is {log}")
+            logger.warning("Ray did not start, %d more tries", left)
+        stack.enter_context(_environment(RAY_ADDRESS=f"127.0.0.1:{port}"))
+        yield head, f"http://127.0.0.1:{dashboard}"
+
+
+def _has_started(head: Program, log: Path) -> bool:
+    # Its dashboard answers before its node is there.
+    while head.poll() is None:
+        if "Ray runtime started" in log.read_text(errors="replace"):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            del os.environ[name]
 
 
 @contextmanager

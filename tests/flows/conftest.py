@@ -1,4 +1,4 @@
-"""A saved model to change, and an object store."""
+"""A saved model to change, an object store, a Prefect server."""
 
 from __future__ import annotations
 
@@ -49,3 +49,12 @@ def bucket(store: Any) -> str:
 def put(store: Any) -> Callable[[str, bytes], None]:
     """Return what puts an object of these bytes at an address."""
     return lambda address, content: store.pipe_file(address, content)
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[None]:
+    """Have a Prefect server of this session's own, which is gone with it."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=300):
+        yield
