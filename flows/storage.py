@@ -128,7 +128,7 @@ def working_copies(stage: str, values: Mapping[str, Any]) -> Iterator[dict[str, 
 
 def on_copies(do: Callable[P, R]) -> Callable[P, R]:
     """Return a stage's function that takes addresses, too, for the places that `NEEDS` knows of it."""
-    signature = inspect.signature(do)
+    signature = inspect.signature(do, eval_str=True)
 
     @functools.wraps(do)
     def do_on_copies(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -136,6 +136,8 @@ def on_copies(do: Callable[P, R]) -> Callable[P, R]:
         with working_copies(do.__name__, given.arguments) as values:
             return do(**values)  # type: ignore[call-arg]
 
+    # Prefect reads types here; as text they would be looked up in this module.
+    do_on_copies.__signature__ = signature  # type: ignore[attr-defined]
     return do_on_copies
 
 
