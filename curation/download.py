@@ -17,7 +17,7 @@ from curation.image_list import ImageList
 from curation.in_place import link_files
 from curation.manifest import Manifest, open_stage, read_manifest
 from curation.near_duplicates import MAX_BITS
-from curation.rounds import fetch_rounds
+from curation.rounds import RunShards, fetch_rounds
 from curation.shard import SCRATCH
 
 _PACE = ("processes", "threads", "per_host", "shard_deadline_s", "min_success_rate", "gate_images", "max_pause_s")
@@ -99,11 +99,16 @@ class DownloadConfig:
             raise ValueError("user_agent is empty: say who fetches, servers refuse or block the nameless")
 
 
-def download(data_dir: Path, config: DownloadConfig, image_root: Path | str | None = None) -> Manifest:
+def download(
+    data_dir: Path,
+    config: DownloadConfig,
+    image_root: Path | str | None = None,
+    run_shards: RunShards | None = None,
+) -> Manifest:
     """Fetch the images of entities/ (or captions/) into images/ and return the manifest; finished shards stay.
 
     `image_root` is the folder, or the http(s) address, that the images named by path lie under; an image's key is the
-    hash of its path either way.
+    hash of its path either way. `run_shards` sends shards to other machines, which must reach images and data folder.
 
     Raises: ValueError when the folder was begun with another list or config, or paths are given without `image_root`.
     """
@@ -124,7 +129,7 @@ def download(data_dir: Path, config: DownloadConfig, image_root: Path | str | No
     root = _image_root(image_root, images, config.in_place)
     if config.in_place:
         link_files(images_dir, Path(root or ""))
-    parts, rounds = fetch_rounds(images, images_dir, config, root)
+    parts, rounds = fetch_rounds(images, images_dir, config, root, run_shards)
     manifest = finish(images, images_dir, parts, rounds, config, entities.digest)
     shutil.rmtree(scratch_dir, ignore_errors=True)
     return manifest

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 # Requests end at the shard's deadline; what was fetched by then is resized and verified after it.
 _RESIZING_S = 600.0
+
+
+RunShards = Callable[[Iterable[ShardTask]], Generator[tuple[int, Part], None, None]]
+"""Fetches shards and yields the number and the part of each, in the order in which they end."""
 
 
 class Shards(Protocol):
@@ -66,9 +71,15 @@ class LateList:
 
 
 def fetch_rounds(
-    images: Shards, images_dir: Path, config: DownloadConfig, image_root: str | None
+    images: Shards,
+    images_dir: Path,
+    config: DownloadConfig,
+    image_root: str | None,
+    run_shards: RunShards | None = None,
 ) -> tuple[list[Part], list[Accounts]]:
     """Fetch what is not there yet; return the shards of all rounds and their accounts, round by round.
+
+    `run_shards` sends the shards elsewhere, where `fetch_shard` fetches each; None fetches them here.
 
     Raises: CollapsedError when names do not resolve, or the latest shards yield too little.
     """
@@ -76,9 +87,7 @@ def fetch_rounds(
     fetched: list[Part] = []
     rounds: list[Accounts] = []
     shards = images
-    target = f"{download_shard.__module__}.{download_shard.__name__}"
-    deadline_s = config.shard_deadline_s + _RESIZING_S
-    with Workers(target, config.processes, deadline_s, scratch_dir / "log") as workers:
+    with _workers(config, scratch_dir) as workers:  # starts nothing by itself
         for number in range(config.rounds + 1):
             if number:
                 late = _late_list(shards, rounds[-1], images_dir / f"round-{number:02d}.parquet", config.shard_size)
@@ -88,11 +97,23 @@ def fetch_rounds(
             fetch = _Round(number, shards, len(fetched), images_dir, config, image_root)
             if number and fetch.waiting:
                 _pause(number, shards.num_shards, rounds[-1], config)
-            parts = fetch.run(workers)
+            parts = fetch.run(run_shards or workers.run)
             fetched += parts
             paths = [images_dir / account_name(part.name) for part in parts]
             rounds.append(map_accounts(paths, scratch_dir / f"round-{number:02d}.arrow"))
     return fetched, rounds
+
+
+def fetch_shard(task: ShardTask) -> tuple[int, Part]:
+    """Fetch one shard, in a worker process of its own with its deadline, and return its number and part."""
+    with _workers(task.config, task.images_dir / SCRATCH) as workers:
+        result: tuple[int, Part] = next(workers.run([task]))
+    return result
+
+
+def _workers(config: DownloadConfig, scratch_dir: Path) -> Workers:
+    target = f"{download_shard.__module__}.{download_shard.__name__}"
+    return Workers(target, config.processes, config.shard_deadline_s + _RESIZING_S, scratch_dir / "log")
 
 
 class _Round:
@@ -115,7 +136,7 @@ class _Round:
         if self.parts and self.waiting:
             logger.info("download: %d of %d shards are there already", len(self.parts), len(found))
 
-    def run(self, workers: Workers) -> list[Part]:
+    def run(self, run_shards: RunShards) -> list[Part]:
         """Fetch the waiting shards and return all of the round."""
         config = self.config
         is_first = self.number == 0
@@ -124,8 +145,9 @@ class _Round:
             probe_names(names, config.min_success_rate)
         gate = SuccessGate(config.min_success_rate, config.gate_images)
         step = "download" if is_first else f"download, round {self.number + 1}"
-        with Progress(step, self.shards.num_shards, begun_at=len(self.parts)) as progress:
-            for number, part in workers.run(self._tasks()):
+        progress = Progress(step, self.shards.num_shards, begun_at=len(self.parts))
+        with progress, closing(run_shards(self._tasks())) as done:
+            for number, part in done:
                 self.parts[number - self.first] = part
                 read = part.rows + sum(part.counts.values())
                 progress.part(f"shard {number:05d}", done=1, read=read, kept=part.rows, drops=part.counts)

@@ -103,7 +103,7 @@ def serve_scenes(scenes_dir: Path, config: ScenesConfig) -> Iterator[str]:
 
 @contextmanager
 def serve_folder(root: Path, port: int) -> Iterator[str]:
-    """Serve the files under a folder, without faults, and yield the base address.
+    """Serve the files under a folder, without faults, and yield the base address; port 0 takes a free one.
 
     Raises: OSError that names the port and the way out when it is taken.
     """
@@ -125,9 +125,9 @@ def _serve(root: Path, port: int, slow_s: float | None) -> Iterator[str]:
         ) from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
-    log.info("serving %s at http://127.0.0.1:%d", root, port)
+    log.info("serving %s at http://127.0.0.1:%d", root, server.server_port)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

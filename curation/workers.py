@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -52,7 +52,7 @@ class Workers:
         self._idle: list[_Worker] = []
         self._busy: dict[_Worker, _Running] = {}
 
-    def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
+    def run(self, tasks: Iterable[Any]) -> Generator[Any, None, None]:
         """Yield the results in the order in which tasks end. Tasks are drawn when a worker is free."""
         again: deque[tuple[Any, int]] = deque()
         fresh = ((task, 1) for task in tasks)
