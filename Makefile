@@ -1,5 +1,5 @@
 # Everything runs in .venv, which the first call of any target makes and a changed lock brings up to date.
-.PHONY: demo test test-all check bench lock clean
+.PHONY: demo test test-all check bench bench-gpu lock clean
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -19,6 +19,9 @@ check: $(STAMP)  ## style and types
 
 bench: $(STAMP)  ## the benchmarks of tests/benchmarks; figures are kept in docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
+
+bench-gpu: $(STAMP)  ## the benchmark of a GPU: steps, drift, loader, evaluation
+	$(BIN)/python -m tests.benchmarks.gpu
 
 $(STAMP): infra/requirements.lock infra/requirements-uv.lock infra/setup.sh pyproject.toml
 	bash infra/setup.sh

@@ -20,7 +20,7 @@ BENCHES = (
     images.download, images.memory, images.near_duplicates,
     pairs.uniform, pairs.similar, pairs.spread,
     model.train, model.infer, model.where_time_goes,
-    training.loader, training.step,
+    training.loader, training.step, training.step_of_vit_s,
     evaluation.speed, evaluation.memory,
 )  # fmt: skip
 

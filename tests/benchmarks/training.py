@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 
-from curation.images import Samples, shard_name, write_samples
-from curation.schema import SAMPLES
+from curation.images import Samples
+from flows.recipes import cc4m_vit_s
 from flows.recipes_small import demo
+from model import ModelConfig
 from tests.benchmarks.curation import make_images
+from tests.benchmarks.photographs import STORED, stored_photographs
 from tests.benchmarks.timing import median_s, row
-from tests.conftest import SHARED
-from training.config import AugmentConfig
+from training.config import AugmentConfig, ComputeConfig, LaunchConfig, TrainConfig
 from training.data import generator_of
 from training.loop import train_here
 from training.phase import Phase
 from training.transforms import build_transform
 
-SIZE, STORED, NUM_PHOTOS = 224, 288, 300
+SIZE = 224
 
 
 def loader(folder: Path) -> Iterator[list[str]]:
     """Augmented images per second of one core, from samples.arrow and by Pillow from a folder of the same JPEGs."""
     torch.set_num_threads(1)
-    samples, files = _store(folder)
+    samples, files = stored_photographs(folder)
     for augment in (AugmentConfig("crop", crop_scale=(0.08, 1.0)), AugmentConfig("deit", crop_scale=(0.08, 1.0))):
         ours_s, plain_s = median_s(partial(_load, samples, augment), partial(_load_plainly, files, _plain(augment)))
         what = f"loader, {STORED}-px photographs to {SIZE} px, augmentation {augment.kind}, one core"
@@ -48,31 +46,6 @@ def _load(samples: Samples, augment: AugmentConfig) -> None:
 def _load_plainly(files: list[Path], transform: Callable[[Path], torch.Tensor]) -> None:
     for file in files:
         transform(file)
-
-
-def _store(folder: Path) -> tuple[Samples, list[Path]]:
-    """Write photographs (drawn ones where there are none) as a shard and as files; return both, in the same order."""
-    images_dir = folder / "images"
-    images_dir.mkdir()
-    found = sorted((SHARED / "real" / "photos").glob("*.jpg"))[:NUM_PHOTOS]
-    noise = np.random.default_rng(0)
-    shard, rows, files = b"", [], []
-    for key in range(NUM_PHOTOS):
-        if found:
-            image = Image.open(found[key % len(found)]).convert("RGB")
-        else:
-            image = Image.fromarray(noise.integers(0, 256, (48, 64, 3), np.uint8))
-        scale = STORED / min(image.size)
-        content = io.BytesIO()
-        image.resize((round(image.width * scale), round(image.height * scale))).save(content, "JPEG", quality=90)
-        files.append(folder / f"{key}.jpg")
-        files[-1].write_bytes(content.getvalue())
-        place = {"key": key, "shard": 0, "offset": len(shard), "length": len(content.getvalue())}
-        rows.append({**place, "captions": [{"text": "a photo", "mentions": []}]})
-        shard += content.getvalue()
-    (images_dir / shard_name(0)).write_bytes(shard)
-    write_samples(images_dir, [pa.Table.from_pylist(rows, SAMPLES)], "photos")
-    return Samples(images_dir), files
 
 
 def _plain(config: AugmentConfig) -> Callable[[Path], torch.Tensor]:
@@ -92,18 +65,43 @@ def _plain(config: AugmentConfig) -> Callable[[Path], torch.Tensor]:
 
 
 def step(folder: Path) -> Iterator[list[str]]:
-    """Images per second of phase 1, and the share of its time spent waiting for data."""
+    """Phase 1 of the demo: images per second, the share of its time spent waiting for data, memory over an epoch."""
     make_images(folder)
     recipe = demo()
-    config = replace(recipe.phase1, steps=60, checkpoint_every=60, validation=None)
-    train_here(Phase(folder, folder / "phase1", recipe.model, config))
-    lines = [json.loads(line) for line in (folder / "phase1" / "metrics.jsonl").read_text().splitlines()][10:]
+    yield from _steps("the demo", folder, recipe.model, replace(recipe.phase1, steps=60), settled=10)
+
+
+def step_of_vit_s(folder: Path) -> Iterator[list[str]]:
+    """Phase 1 of the ViT-S recipe on a CPU, from random weights, on photographs as CC4M's are stored."""
+    stored_photographs(folder)
+    recipe = cc4m_vit_s()
+    model = recipe.model
+    image, text = replace(model.image, pretrained=None), replace(model.text, pretrained=None)
+    config = replace(
+        recipe.phase1,
+        steps=10,
+        batch_size=16,
+        tokenizer_size=200,
+        loader_workers=1,
+        compute=ComputeConfig(),
+        launch=LaunchConfig(),
+    )
+    yield from _steps("the ViT-S recipe", folder, replace(model, image=image, text=text), config, settled=3)
+
+
+def _steps(what: str, folder: Path, model: ModelConfig, config: TrainConfig, settled: int) -> Iterator[list[str]]:
+    config = replace(config, checkpoint_every=config.steps, validation=None)
+    train_here(Phase(folder, folder / "phase1", model, config))
+    lines = [json.loads(line) for line in (folder / "phase1" / "metrics.jsonl").read_text().splitlines()][settled:]
     seconds = sum(config.batch_size / line["samples_per_s"] for line in lines)
     waited = sum(line["waited_s"] for line in lines)
-    images = config.batch_size * len(lines)
+    rate = config.batch_size * len(lines) / seconds
+    setting = f"phase 1 of {what}, batch {config.batch_size}, {config.launch.threads} threads"
+    yield [setting, f"{rate:,.2f} images/s", "waiting for data", f"{waited / seconds:.2%}"]
+    before, after = lines[0], lines[-1]
     yield [
-        "phase 1 of the demo, batch 64, 2 threads",
-        f"{images / seconds:,.0f} images/s",
-        "waiting for data",
-        f"{waited / seconds:.1%}",
+        f"{setting}: memory at most after step {after['step']} ({after['epoch']:.1f} epochs)",
+        f"{after['memory_mb']:,.0f} MB",
+        f"after step {before['step']}: {before['memory_mb']:,.0f} MB",
+        f"{after['memory_mb'] / before['memory_mb']:.3f}",
     ]
