@@ -6,11 +6,19 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from inspect import cleandoc
 from pathlib import Path
 
 from flows import commands
 from flows.commands import IMAGENET
 from flows.storage import as_place, working_copies
+
+AsWritten = argparse.RawDescriptionHelpFormatter
+EXAMPLES = """Examples:
+    ovseg run demo
+    ovseg segment runs/demo/phase2/model photo.jpg --classes "house, boat" --background "sky, grass"
+    ovseg download --help
+"""
 
 Command = Callable[[argparse.Namespace], None]
 Add = Callable[[Command], argparse.ArgumentParser]
@@ -18,7 +26,7 @@ Add = Callable[[Command], argparse.ArgumentParser]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; user errors are one line on stderr and exit status 1."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     for room in ("curation", "model", "training", "evaluation", "flows"):
         logging.getLogger(room).setLevel(logging.INFO)
@@ -31,13 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ovseg", description=__doc__)
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the arguments of all commands."""
+    program = argparse.ArgumentParser(prog="ovseg", description=__doc__, epilog=EXAMPLES, formatter_class=AsWritten)
+    subparsers = program.add_subparsers(required=True, metavar="COMMAND", dest="name")
 
     def add(command: Command) -> argparse.ArgumentParser:
-        text = (command.__doc__ or "").strip()
-        added = subparsers.add_parser(command.__name__, help=text, description=text)
+        text, _, examples = cleandoc(command.__doc__ or "").partition("\n\n")
+        added = subparsers.add_parser(
+            command.__name__, help=text, description=text, epilog=examples, formatter_class=AsWritten
+        )
         added.set_defaults(command=command)
         return added
 
@@ -46,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_images(add)
     _add_queries(add)
     _add_models(add)
-    return parser
+    return program
 
 
 def _add_recipes(add: Add) -> None:

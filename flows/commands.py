@@ -1,4 +1,4 @@
-"""What each command of `ovseg` does with its parsed options; the first line of its text is the command's help."""
+"""What each command of `ovseg` does with its parsed options; its text is the command's help."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ IMAGENET = "imagenet"
 
 
 def recipes(_: argparse.Namespace) -> None:
-    """List the recipes, with command and cost."""
+    """List the recipes, with command and cost.
+
+    Examples:
+        ovseg recipes
+    """
     from flows.recipes import RECIPES
 
     for name, recipe in RECIPES.items():
@@ -33,7 +37,13 @@ def recipes(_: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run a recipe from captions to report; the same command again resumes it."""
+    """Run a recipe from captions to report; the same command again resumes it.
+
+    Examples:
+        ovseg run demo
+        ovseg run demo-debug --out runs/short --set phase1.steps=8
+        ovseg run photos --set table=my.tsv --set image_root=photos --set benchmark_root=VOC2012 --plan
+    """
     config = _recipe(options)
     out = options.out or Path("runs") / options.recipe
     if options.plan:
@@ -70,7 +80,11 @@ def _figure(miou: float | None) -> str:
 
 
 def up(_: argparse.Namespace) -> None:
-    """Start Prefect's server and worker and a Ray head on this machine, deploy all recipes and stages."""
+    """Start Prefect's server and worker and a Ray head on this machine, deploy all recipes and stages.
+
+    Examples:
+        ovseg up
+    """
     from flows import services
 
     if found := services.running(_prefect_home()):
@@ -79,7 +93,11 @@ def up(_: argparse.Namespace) -> None:
 
 
 def down(_: argparse.Namespace) -> None:
-    """End what `ovseg up` has started, and nothing else."""
+    """End what `ovseg up` has started, and nothing else.
+
+    Examples:
+        ovseg down
+    """
     from flows import services
 
     home = _prefect_home()
@@ -92,7 +110,13 @@ def _prefect_home() -> Path:
 
 
 def ingest(options: argparse.Namespace) -> None:
-    """Read a caption table into DIR/captions."""
+    """Read a caption table into DIR/captions.
+
+    Examples:
+        ovseg ingest captions.tsv --out data
+        ovseg ingest cc12m --out cc12m --plan
+        ovseg ingest captions.tsv --remove removed.txt --out cleaned
+    """
     from curation.captions import IngestConfig, ingest
 
     files = {name: getattr(options, name) for name in ("removed", "subset") if getattr(options, name)}
@@ -106,21 +130,34 @@ def ingest(options: argparse.Namespace) -> None:
 
 
 def subset(options: argparse.Namespace) -> None:
-    """Write which captions DIR/entities holds, so that others can rebuild it."""
+    """Write which captions DIR/entities holds, so that others can rebuild it.
+
+    Examples:
+        ovseg subset data --out subset.parquet
+    """
     from curation.subset import write_subset
 
     print(f"{options.out}: {write_subset(options.data_dir, options.out):,} captions")
 
 
 def card(options: argparse.Namespace) -> None:
-    """Print what all stages read, kept and left out; writes DIR/datacard.md."""
+    """Print what all stages read, kept and left out; writes DIR/datacard.md.
+
+    Examples:
+        ovseg card data
+    """
     from curation.datacard import join_datacards
 
     print(join_datacards(options.data_dir).read_text(encoding="utf-8"))
 
 
 def parse(options: argparse.Namespace) -> None:
-    """Find the entities of DIR/captions; writes DIR/entities and DIR/postings."""
+    """Find the entities of DIR/captions; writes DIR/entities and DIR/postings.
+
+    Examples:
+        ovseg parse data
+        ovseg parse data --set vocabulary=mine.toml --nouns
+    """
     from curation.parse import ParseConfig, parse
     from flows.parts import map_by_ray
 
@@ -136,7 +173,11 @@ def parse(options: argparse.Namespace) -> None:
 
 
 def vocabulary(options: argparse.Namespace) -> None:
-    """Propose a vocabulary from the nouns of DIR/captions."""
+    """Propose a vocabulary from the nouns of DIR/captions.
+
+    Examples:
+        ovseg vocabulary data --top 50 --out mine.toml
+    """
     from curation.vocabulary_mining import propose_vocabulary
 
     text = propose_vocabulary(options.data_dir, options.top, options.captions)
@@ -148,7 +189,13 @@ def vocabulary(options: argparse.Namespace) -> None:
 
 
 def download(options: argparse.Namespace) -> None:
-    """Fetch the images of DIR/entities into DIR/images."""
+    """Fetch the images of DIR/entities into DIR/images.
+
+    Examples:
+        ovseg download data
+        ovseg download data --image-root photos --set in_place=true
+        ovseg download data --verify
+    """
     from curation.check import check_images
     from curation.download import DownloadConfig, download
 
@@ -176,7 +223,11 @@ def download(options: argparse.Namespace) -> None:
 
 
 def pairs(options: argparse.Namespace) -> None:
-    """Draw cross-image partners into DIR/pairs."""
+    """Draw cross-image partners into DIR/pairs.
+
+    Examples:
+        ovseg pairs data --set kind=similar
+    """
     from curation.contact_sheet import SHEET_FILE
     from curation.pairs import PairsConfig, build_pairs
 
@@ -188,7 +239,11 @@ def pairs(options: argparse.Namespace) -> None:
 
 
 def embed(options: argparse.Namespace) -> None:
-    """Embed the captions or images of DIR/images by a model, for pairs and searches."""
+    """Embed the captions or images of DIR/images by a model, for pairs and searches.
+
+    Examples:
+        ovseg embed data runs/demo/phase2/model --of images
+    """
     from curation.embeddings import EmbedConfig
     from flows.embed import embed
 
@@ -198,7 +253,12 @@ def embed(options: argparse.Namespace) -> None:
 
 
 def entities(options: argparse.Namespace) -> None:
-    """Count entities, or list the captions that match a query."""
+    """Count entities, or list the captions that match a query.
+
+    Examples:
+        ovseg entities data
+        ovseg entities data "cat and (sofa or bed) and not dog" --format jsonl
+    """
     from curation.entities import EntityIndex
 
     index = EntityIndex(options.data_dir)
@@ -220,7 +280,12 @@ def entities(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train both phases of a recipe on a data folder."""
+    """Train both phases of a recipe on a data folder.
+
+    Examples:
+        ovseg train cc4m-vit-s --data data --out runs/vit-s
+        ovseg train demo --data data --out runs/mine --set phase1.steps=200 --seed 1
+    """
     from flows.config import with_benchmark
     from training.launch import train
 
@@ -235,7 +300,12 @@ def train(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Measure models on a benchmark."""
+    """Measure models on a benchmark.
+
+    Examples:
+        ovseg evaluate runs/demo/phase2/model --benchmark voc --root VOC2012 --out voc
+        ovseg evaluate a=a/model b=b/model --benchmark ade20k --root ADEChallengeData2016 --out ade --backgrounds
+    """
     from functools import partial
 
     from evaluation.benchmarks import get_benchmark
@@ -289,7 +359,12 @@ def _named_models(texts: Sequence[str]) -> dict[str, Path]:
 
 
 def segment(options: argparse.Namespace) -> None:
-    """Write the masks of images by any words: palette PNG, COCO json, overlay."""
+    """Write the masks of images by any words: palette PNG, COCO json, overlay.
+
+    Examples:
+        ovseg segment runs/demo/phase2/model photos --classes "house, boat" --background "sky, grass"
+        ovseg segment runs/demo/phase2/model photo.jpg --classes "house, boat" --set threshold=0.9 --out strict
+    """
     from evaluation.image_files import find_images
     from evaluation.segment_images import RESULT, default_protocol, segment_images, split_words, word_segmenter
 
@@ -302,7 +377,11 @@ def segment(options: argparse.Namespace) -> None:
 
 
 def app(options: argparse.Namespace) -> None:
-    """Ask a model for words on a page of this machine."""
+    """Ask a model for words on a page of this machine.
+
+    Examples:
+        ovseg app runs/demo/phase2/model --port 8000
+    """
     from evaluation.segment_images import default_protocol
     from flows.app import serve_app
 
@@ -321,7 +400,12 @@ def _load(options: argparse.Namespace) -> OVSegmentor:
 
 
 def convert(options: argparse.Namespace) -> None:
-    """Turn weights of others into a model folder."""
+    """Turn weights of others into a model folder.
+
+    Examples:
+        ovseg convert ovsegmentor.pth weights --tokenizer distilbert-base-uncased
+        ovseg convert nvidia/groupvit-gcc-yfcc weights
+    """
     import yaml
 
     from model import CardFacts, load_groupvit, load_official, load_tokenizer
@@ -338,7 +422,12 @@ def convert(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Write RUN/report/index.html anew, or a page that compares several runs."""
+    """Write RUN/report/index.html anew, or a page that compares several runs.
+
+    Examples:
+        ovseg report runs/demo
+        ovseg report runs/demo runs/short --out comparison.html
+    """
     from evaluation.compare import write_comparison
     from evaluation.report import write_report
 
