@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
+from curation.folder import inside
 from curation.images import FILES
 from curation.manifest import MANIFEST, Part, finished_part, withdraw_part
 from curation.progress import Progress
@@ -91,7 +92,7 @@ def _damage(images_dir: Path, name: str, part: Part | None) -> Damage | None:
     except (OSError, pa.ArrowInvalid) as error:
         return Damage(name, f"its account {account_name(name)} cannot be read: {error}", [])
     rows = account.filter(pc.field("cause").is_null()).to_pylist()
-    files = [row for row in rows if row["path"] and not _is_as_stored(images_dir / FILES / row["path"], row)]
+    files = [row for row in rows if row["path"] and not _is_as_stored(images_dir / FILES / inside(row["path"]), row)]
     reasons = [_files_reason([row["path"] for row in files])] if files else []
     hit = []
     if file_digest(images_dir / name) != part.digest:

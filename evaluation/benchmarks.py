@@ -260,6 +260,8 @@ def _masks(
         return tuple(Path(one.image).stem for one in instances), tuple(instances)
     if source.is_file():
         names = tuple(source.read_text().split())
+        if outside := [name for name in names if name.startswith("/") or ".." in name.split("/")]:
+            raise ValueError(f"{source}: lists {outside[0]!r}, which leads out of its folder; expected names of images")
     else:
         names = tuple(sorted(path.stem for path in source.glob("*.png")))
     return names, tuple(masks / f"{name}.png" for name in names)

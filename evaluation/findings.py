@@ -87,7 +87,7 @@ def sheet_card(picture: dict[str, Any], folder: Path, subject: str) -> dict[str,
 
 def view(words: str, kind: str, drawn: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return one of the pictures that were drawn of an image, with its caption and legend."""
-    uri = picture_uri(folder / drawn["files"][kind])
+    uri = picture_uri(folder, drawn["files"][kind])
     return {"words": words, "kind": kind, "uri": uri, "legend": drawn["legends"][kind]}
 
 

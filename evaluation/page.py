@@ -47,8 +47,14 @@ def figure(value: Any, name: str = "") -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
-def picture_uri(picture: Path) -> str:
-    """Return a picture as an address that holds it."""
+def picture_uri(folder: Path, name: str) -> str:
+    """Return a picture of a folder as an address that holds it.
+
+    Raises: ValueError when the name leads out of the folder: a page must not carry other files of this machine.
+    """
+    picture = folder / name
+    if not picture.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{folder}: names the picture {name!r}, which is none of its files; make the folder anew")
     kind = picture.suffix[1:].replace("jpg", "jpeg")
     return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 

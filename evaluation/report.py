@@ -60,8 +60,9 @@ def _cards(data_dir: Path) -> dict[str, dict[str, Any]]:
         card = read_json(data_dir / name / "datacard.json")
         if card is not None:
             tables = [_table(title, rows) for title, rows in card["tables"].items() if rows]
-            sheet = data_dir / name / CONTACT_SHEET
-            cards[name] = {**card, "tables": tables, "sheet": picture_uri(sheet) if sheet.exists() else None}
+            has_sheet = (data_dir / name / CONTACT_SHEET).exists()
+            sheet = picture_uri(data_dir / name, CONTACT_SHEET) if has_sheet else None
+            cards[name] = {**card, "tables": tables, "sheet": sheet}
     return cards
 
 

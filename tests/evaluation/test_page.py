@@ -17,7 +17,7 @@ def test_numbers_are_written_for_people() -> None:
 
 def test_a_picture_becomes_a_part_of_the_page(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"picture")
-    assert picture_uri(tmp_path / "a.jpg") == "data:image/jpeg;base64,cGljdHVyZQ=="
+    assert picture_uri(tmp_path, "a.jpg") == "data:image/jpeg;base64,cGljdHVyZQ=="
 
 
 def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
