@@ -27,6 +27,7 @@ from evaluation.curves import curves, read_metrics
 TOP_ENTITIES = 30
 LOSSES = {"total": "#1b5e9c", "contrastive": "#c2571a", "entity": "#2f7d4f", "nouns": "#8a3d8f", "mask": "#7a6a1a"}
 """name in metrics.jsonl -> colour in the picture"""
+NAMES_WIDTH = 80
 STYLE = (
     "svg { background: white } .grid { stroke: #ddd } .line { fill: none; stroke-width: 1.5 } "
     ".tick { font: 9px sans-serif; fill: #555 }"
@@ -89,13 +90,13 @@ def losses_picture(lines: Mapping[str, Line]) -> str:
     colours = [LOSSES[name] for name in lines]
     chart = lines_chart(list(lines.values()), colours, "step")
     names = "".join(
-        f'<text class="tick" x="{WIDTH - 10}" y="{20 + 13 * at}" text-anchor="end" style="fill: {colour}">'
-        f"{line.name}</text>"
+        f'<text class="tick" x="{WIDTH}" y="{20 + 13 * at}" style="fill: {colour}">{line.name}</text>'
         for at, (line, colour) in enumerate(zip(lines.values(), colours, strict=True))
     )
-    opening, _, drawn = chart.removeprefix("<svg ").partition(">")
-    size = f'xmlns="http://www.w3.org/2000/svg" width="{3 * WIDTH}" height="{3 * HEIGHT}"'
-    return f"<svg {size} {opening}><style>{STYLE}</style>{drawn.removesuffix('</svg>')}{names}</svg>"
+    drawn = chart.partition(">")[2].removesuffix("</svg>")
+    width = WIDTH + NAMES_WIDTH
+    size = f'viewBox="0 0 {width} {HEIGHT}" width="{3 * width}" height="{3 * HEIGHT}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>{drawn}{names}</svg>'
 
 
 def _address(kind: str, content: bytes) -> str:

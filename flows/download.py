@@ -9,10 +9,12 @@ from flows.artifacts import show_datacard
 from flows.limits import DAY_S, DOWNLOADS, slot
 from flows.parts import shards_by_ray
 from flows.retries import retried
+from flows.settings import described
 from flows.storage import Place, on_copies
 
 
 @flow(name="download", flow_run_name="{data_dir}", timeout_seconds=60 * DAY_S)
+@described
 @on_copies
 def download(
     data_dir: Place, config: DownloadConfig = DownloadConfig(), image_root: str | None = None, on_ray: bool = False

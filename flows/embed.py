@@ -9,12 +9,14 @@ from curation.images import Samples
 from curation.manifest import Manifest
 from curation.schema import file_digest
 from flows.limits import DAY_S
+from flows.settings import described
 from flows.storage import Place, on_copies
 from model.embed import Embedder
 from model.weights import WEIGHTS
 
 
 @flow(name="embed", flow_run_name="{data_dir}", timeout_seconds=7 * DAY_S)
+@described
 @on_copies
 def embed(
     data_dir: Place,

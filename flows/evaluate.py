@@ -10,12 +10,14 @@ from evaluation.config import Protocol
 from flows.artifacts import show_classes
 from flows.limits import DAY_S
 from flows.parts import gpus_of, map_by_ray
+from flows.settings import described
 from flows.storage import Place, on_copies
 from model import OVSegmentor, add_metrics, initial
 from model.weights import CARD
 
 
 @flow(name="evaluate", flow_run_name="{out_dir}", timeout_seconds=7 * DAY_S)
+@described
 @on_copies
 def evaluate(
     model_dirs: dict[str, Place],

@@ -10,10 +10,12 @@ from curation.manifest import Manifest
 from flows.artifacts import show_datacard
 from flows.limits import DAY_S
 from flows.retries import retried
+from flows.settings import described
 from flows.storage import Place, on_copies
 
 
 @flow(name="ingest", flow_run_name="{data_dir}", timeout_seconds=2 * DAY_S)
+@described
 @on_copies
 def ingest(table: Path | str, data_dir: Place, config: IngestConfig = IngestConfig()) -> Manifest:
     """Read a caption table into captions/, refusing bad rows with file, line and reason."""

@@ -7,10 +7,12 @@ from curation.manifest import Manifest
 from curation.pairs import PairsConfig
 from flows.artifacts import show_datacard, show_pairs
 from flows.limits import DAY_S
+from flows.settings import described
 from flows.storage import Place, on_copies
 
 
 @flow(name="pairs", flow_run_name="{data_dir}", timeout_seconds=2 * DAY_S)
+@described
 @on_copies
 def pairs(data_dir: Place, config: PairsConfig = PairsConfig()) -> Manifest:
     """Draw the cross-image partners of every image, and index images by their captions."""

@@ -9,10 +9,12 @@ from flows.artifacts import show_datacard, show_entities
 from flows.limits import DAY_S
 from flows.parts import map_by_ray
 from flows.retries import retried
+from flows.settings import described
 from flows.storage import Place, on_copies
 
 
 @flow(name="parse", flow_run_name="{data_dir}", timeout_seconds=2 * DAY_S)
+@described
 @on_copies
 def parse(data_dir: Place, config: ParseConfig = ParseConfig()) -> Manifest:
     """Find the entities that captions name, and keep the captions that name one."""

@@ -22,6 +22,7 @@ from flows.ingest import ingest
 from flows.pairs import pairs
 from flows.parse import parse
 from flows.report import report
+from flows.settings import described
 from flows.storage import Needs, Place, below, on_copies, working_copy
 from flows.train import train
 
@@ -30,6 +31,7 @@ R = TypeVar("R")
 
 
 @flow(name="scenes", flow_run_name="{out_dir}")
+@described
 @on_copies
 def scenes(out_dir: Place, config: ScenesConfig) -> Path:
     """Draw the scenes, their captions, and the held-out scenes with masks."""
@@ -37,6 +39,7 @@ def scenes(out_dir: Place, config: ScenesConfig) -> Path:
 
 
 @flow(name="pipeline", flow_run_name="{out}")
+@described
 def pipeline(config: PipelineConfig, out: Place) -> Path:
     """Run every stage that is not finished in `out`, from captions to the report, and return the report's page."""
     check_benchmark(config)

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, is_dataclass
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
+Work = TypeVar("Work", bound=Callable[..., Any])
+
+
+def described(work: Work) -> Work:
+    """Return a flow's function, whose form in Prefect then says below each setting what its config says of it."""
+    for kind in get_type_hints(work).values():
+        if is_dataclass(kind):
+            kind.__pydantic_config__ = {"use_attribute_docstrings": True}  # type: ignore[union-attr]
+    return work
 
 
 def with_settings(config: T, settings: Iterable[str]) -> T:

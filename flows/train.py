@@ -9,12 +9,14 @@ from flows.artifacts import show_losses
 from flows.cluster import ray_cluster
 from flows.limits import DAY_S, GPU_TRAININGS, slot
 from flows.retries import retried
+from flows.settings import described
 from flows.storage import Place, on_copies
 from model import ModelConfig
 from training.config import TrainConfig
 
 
 @flow(name="train", flow_run_name="{run_dir}", timeout_seconds=60 * DAY_S)
+@described
 @on_copies
 def train(
     data_dir: Place, run_dir: Place, model: ModelConfig, config: TrainConfig, init_from: Place | None = None

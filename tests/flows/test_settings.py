@@ -50,3 +50,13 @@ def test_no_settings_leave_the_config_as_it_is() -> None:
 def test_wrong_settings_say_what_is_possible(setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         with_settings(Outer(), [setting])
+
+
+def test_forms_say_what_each_setting_means() -> None:
+    from prefect.utilities.callables import parameter_schema
+
+    from flows.pipeline import pipeline
+
+    configs = parameter_schema(pipeline.fn).definitions
+    assert configs["PipelineConfig"]["properties"]["title"]["description"] == "headline of the report"
+    assert "seconds for one try" in configs["DownloadConfig"]["properties"]["timeout_s"]["description"]
