@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -88,13 +90,25 @@ def ray_cluster() -> Iterator[None]:
 def _start_ray(options: dict[str, Any]) -> Any:
     for left in reversed(range(START_TRIES)):
         try:
-            return ray.init(configure_logging=False, **options)
+            with _kept_signal(signal.SIGTERM):
+                return ray.init(configure_logging=False, **options)
         except Exception as error:  # Ray raises no narrower type when a busy machine keeps it waiting for 30 s
             if "timed out during startup" not in str(error) or not left:
                 raise
             logger.warning("Ray did not start within its 30 s, %d more tries", left)
             ray.shutdown()
     raise AssertionError("the last try returns or raises")
+
+
+@contextmanager
+def _kept_signal(number: signal.Signals) -> Iterator[None]:
+    # Ray puts a handler of its own in place of Prefect's, by which a run learns that it is cancelled.
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(number, handler)
 
 
 @contextmanager
