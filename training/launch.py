@@ -68,7 +68,7 @@ def train(
         run_config=ray.train.RunConfig(  # type: ignore[call-arg] # mypy sees the class of the older API
             # A new name at each start: Ray must not restore a state of its own, our checkpoints are the truth.
             name=f"{phase.run_dir.name}-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}",
-            storage_path=str(phase.run_dir / "ray"),
+            storage_path=str(phase.run_dir / ".ray"),
             failure_config=ray.train.FailureConfig(max_failures=config.launch.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},

@@ -16,7 +16,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from curation.images import Samples
 from curation.manifest import read_manifest
+from curation.schema import file_digest
 from flows.pipeline import _keep_config
 from flows.recipes_small import demo, demo_debug
 
@@ -24,21 +26,23 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("captions", "entities", "images", "pairs")
 
 
-def start(out: Path, *settings: str) -> subprocess.Popen[str]:
+def start(out: Path | str, *settings: str, home: Path | None = None) -> subprocess.Popen[str]:
+    """Start a run at `out`; its log, and what Prefect keeps, are in `home`, by default the folder above."""
+    home = home or Path(out).parent
     command = [sys.executable, "-m", "flows.cli", "run", "demo-debug", "--out", str(out), *settings]
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_API", "RAY_ADDR"))
     }
-    environment |= {"PREFECT_HOME": str(out.parent / "prefect"), "PYTHONPATH": str(ROOT)}
-    with (out.parent / "log.txt").open("a") as log:
+    environment |= {"PREFECT_HOME": str(home / "prefect"), "PYTHONPATH": str(ROOT)}
+    with (home / "log.txt").open("a") as log:
         return subprocess.Popen(
-            command, cwd=out.parent, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=home, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
 
 
-def finish(run: subprocess.Popen[str], out: Path, within_s: float = 400) -> str:
+def finish(run: subprocess.Popen[str], home: Path, within_s: float = 400) -> str:
     code = run.wait(timeout=within_s)
-    log = (out.parent / "log.txt").read_text()
+    log = (home / "log.txt").read_text()
     assert code == 0, log[-5000:]
     return log
 
@@ -72,9 +76,11 @@ def results(out: Path) -> dict[str, Any]:
     evaluation = json.loads((out / "evaluation/evaluation.json").read_text())
     steps = [json.loads(line) for line in (out / "phase2/metrics.jsonl").read_text().splitlines()]
     return {
+        "keys": Samples(out / "data/images").keys.tolist(),
         "captions": read_manifest(out / "data/captions").digest,
         "entities": read_manifest(out / "data/entities").digest,
         "pairs": read_manifest(out / "data/pairs").digest,
+        "weights": [file_digest(out / f"phase{number}/model/model.safetensors") for number in (1, 2)],
         "losses": [(step["step"], step["total"]) for step in steps],
         "miou": {row["name"]: row["miou"] for row in evaluation["results"]},
     }
@@ -88,7 +94,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kill_when(run, lambda: any((out / "phase1/checkpoints").glob("*")))
     before = made(out)
     assert len(before) >= 3, f"finished before the kill: {before}"
-    log = finish(start(out), out)
+    log = finish(start(out), out.parent)
     after = made(out)
     assert {name: after[name] for name in before} == before, "a finished stage was done again"
     assert "report:" in log
@@ -122,7 +128,7 @@ def test_nothing_is_lost_between_the_stages(finished: Path) -> None:
 def test_a_finished_run_is_not_repeated(finished: Path) -> None:
     before = made(finished)
     page = (finished / "report" / "index.html").read_text()
-    finish(start(finished), finished)
+    finish(start(finished), finished.parent)
     assert made(finished) == before
     assert (finished / "report" / "index.html").read_text() == page
 
@@ -156,6 +162,26 @@ def test_a_kill_in_any_stage_changes_no_result(moment: str, tmp_path: Path, fini
     out = tmp_path / "run"
     kill_when(start(out), lambda: any(out.glob(moment)))
     before = made(out)
-    finish(start(out), out)
+    finish(start(out), out.parent)
     assert {name: made(out)[name] for name in before} == before, "a finished stage was done again"
     assert results(out) == results(finished)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_a_run_in_an_object_store_killed_and_resumed_elsewhere_gives_the_results_of_a_run_on_disk(
+    bucket: str, store: Any, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_under_way() -> bool:
+        store.invalidate_cache()
+        return bool(store.find(f"{bucket}/run/phase1/checkpoints"))
+
+    monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "one machine"))
+    kill_when(start(f"{bucket}/run", home=tmp_path), is_under_way, within_s=1200)
+    monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "another"))
+    log = finish(start(f"{bucket}/run", home=tmp_path), tmp_path, within_s=1200)
+    assert log.count("storage  download") == 2
+    assert not (tmp_path / "s3:").exists()
+    store.get(f"{bucket}/run/", f"{tmp_path / 'stored'}/", recursive=True)
+    assert results(tmp_path / "stored") == results(finished)
+    assert (tmp_path / "stored" / "report" / "index.html").stat().st_size > 10_000

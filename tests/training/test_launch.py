@@ -48,7 +48,7 @@ def test_ray_train_survives_the_death_of_a_worker_and_ends_bit_equal(
     assert (model_dir / "model.safetensors").read_bytes() == (here / "model.safetensors").read_bytes()
     lines = (tmp_path / "ray" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 31))
-    pointers = [json.loads(path.read_text()) for path in (tmp_path / "ray" / "ray").rglob("checkpoint.json")]
+    pointers = [json.loads(path.read_text()) for path in (tmp_path / "ray" / ".ray").rglob("checkpoint.json")]
     assert max(Path(pointer["path"]).name for pointer in pointers) == "step-00000030"
     # A finished run needs no workers: more CPUs than there are would be refused.
     assert train(data_dir, tmp_path / "ray", tiny_model, config) == model_dir
