@@ -15,6 +15,7 @@ import json
 import logging
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from evaluation.evaluate import evaluate
 from flows.ablations import ABLATIONS, ablated
 from flows.config import PipelineConfig
 from flows.recipes_small import demo
+from flows.settings import with_settings
 from model import LossConfig, OVSegmentor, initial
 from training.config import TrainConfig
 from training.loop import train_here
@@ -85,9 +87,10 @@ def make_data(out: Path, level: Level) -> None:
         build_pairs(data_dir, PairsConfig())
 
 
-def run(out: Path, name: str, seed: int, steps: int) -> None:
+def run(out: Path, name: str, seed: int, steps: int, settings: Sequence[str] = ()) -> None:
     """Train and measure a row with a seed, and keep its figures as JSON."""
     config, before = rows(steps)[name]
+    config = with_settings(config, settings)
     run_dir, data_dir = out / f"{name} {seed}", out / "data"
     if before is None:
         model = train_here(Phase(data_dir, run_dir, config.model, _seeded(config.phase1, seed)))
@@ -96,7 +99,7 @@ def run(out: Path, name: str, seed: int, steps: int) -> None:
         with (out / f"{before} {seed}" / ".row").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another process may still be at it, or was killed
             if not (out / f"{before} {seed}" / "figures.json").exists():
-                run(out, before, seed, steps)
+                run(out, before, seed, steps, settings)
         start = out / f"{before} {seed}" / "model"
         model = train_here(Phase(data_dir, run_dir, config.model, _seeded(config.phase2, seed), start))
     trained = OVSegmentor.from_pretrained(model)
@@ -128,11 +131,14 @@ def _seeded(config: TrainConfig, seed: int) -> TrainConfig:
 def main() -> None:
     """Run the rows that nobody has begun, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="folder of scenes and runs; one per level and number of steps")
+    parser.add_argument("out", type=Path, help="folder of scenes and runs; one per level, steps and settings")
     parser.add_argument("--level", choices=("plain", "shaded", "textured"), default="plain")
     parser.add_argument("--steps", type=int, default=400, help="of phase 1 (default 400)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", help="only these rows")
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help="change the rows' configs"
+    )
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", stream=sys.stdout)
@@ -150,7 +156,7 @@ def main() -> None:
             except BlockingIOError:
                 continue  # another process runs it
             if not (run_dir / "figures.json").exists():
-                run(options.out, name, seed, options.steps)
+                run(options.out, name, seed, options.steps, options.settings)
 
 
 if __name__ == "__main__":
