@@ -44,8 +44,17 @@ def is_address(place: Path | str) -> bool:
 
 
 def cache_dir() -> Path:
-    """Return the folder for copies of what lies at addresses."""
-    return Path(os.environ.get(CACHE) or Path(tempfile.gettempdir()) / f"ovseg-{os.getuid()}")
+    """Return the folder for copies of what lies at addresses.
+
+    Raises: PermissionError when the one for temporary files belongs to somebody else, who could have put files there.
+    """
+    if named := os.environ.get(CACHE):
+        return Path(named)
+    folder = Path(tempfile.gettempdir()) / f"ovseg-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder}: belongs to another user; name a folder of your own in ${CACHE}")
+    return folder
 
 
 def inside(name: str) -> str:

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from curation.folder import cache_dir, inside, is_address, map_table
+
+
+def test_names_below_a_folder_stay_as_they_are() -> None:
+    for name in ("00000.tar", "files/a b.jpg", "a..b/..c/...", "files//twice"):
+        assert inside(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "..", "../a", "a/../../b", "a/..", "/etc/passwd"])
+def test_names_that_lead_out_of_a_folder_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="expected the name of a file below its folder"):
+        inside(name)
+
+
+def test_addresses_have_a_scheme() -> None:
+    assert [is_address(place) for place in ("s3://bucket/run", "runs/demo", Path("/data"))] == [True, False, False]
+
+
+def test_copies_lie_in_the_named_folder_or_one_that_is_ours_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "named"))
+    assert cache_dir() == tmp_path / "named"
+    monkeypatch.delenv("OVSEG_CACHE")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ours = tmp_path / f"ovseg-{os.getuid()}"
+    assert cache_dir() == ours
+    assert ours.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)
+    (tmp_path / "ovseg-4000000").mkdir()
+    with pytest.raises(PermissionError, match=r"belongs to another user; name a folder of your own in \$OVSEG_CACHE"):
+        cache_dir()
+
+
+def test_a_cut_table_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "samples.arrow").write_bytes(b"ARROW1 and then nothing")
+    with pytest.raises(ValueError, match=r"samples\.arrow: not a whole Arrow file .*remove it and run its stage again"):
+        map_table(tmp_path / "samples.arrow")
