@@ -14,10 +14,10 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 def described(work: Work) -> Work:
-    """Return a flow's function, whose form in Prefect then says below each setting what its config says of it."""
+    """Return a flow's function, whose form in Prefect then says what each setting means, and which takes no others."""
     for kind in get_type_hints(work).values():
         if is_dataclass(kind):
-            kind.__pydantic_config__ = {"use_attribute_docstrings": True}  # type: ignore[union-attr]
+            kind.__pydantic_config__ = {"use_attribute_docstrings": True, "extra": "forbid"}  # type: ignore[union-attr]
     return work
 
 
