@@ -19,7 +19,7 @@ import xxhash
 
 from curation.folder import inside
 from curation.images import FILES
-from curation.manifest import MANIFEST, Part, finished_part, withdraw_part
+from curation.manifest import MANIFEST, Part, finished_part, read_manifest, withdraw_part
 from curation.progress import Progress
 from curation.schema import file_digest
 from curation.shard import account_name
@@ -45,8 +45,10 @@ class Damage:
 def damaged_shards(images_dir: Path) -> list[Damage]:
     """Return the finished shards of a folder that are missing, cut or changed, in the tar or in files outside it.
 
-    Raises: FileNotFoundError when the folder holds no finished shard.
+    Raises: FileNotFoundError when the folder holds no finished shard, ValueError when another version made it.
     """
+    if (images_dir / MANIFEST).exists():
+        read_manifest(images_dir)
     names = sorted(path.name.removesuffix(".json") for path in images_dir.glob("*.tar.json"))
     if not names:
         raise FileNotFoundError(f"{images_dir}: holds no finished shard; run `ovseg download` first")

@@ -67,7 +67,7 @@ class Samples:
 
     The folder is a path, or an address of fsspec's (s3://bucket/data/images): images are then read by range.
 
-    Raises: FileNotFoundError when the folder has no samples.arrow.
+    Raises: FileNotFoundError when the folder has no samples.arrow, ValueError when another version wrote it.
     """
 
     def __init__(self, images_dir: Path | str) -> None:
@@ -80,6 +80,11 @@ class Samples:
         more = takewhile(self._folder.has, map(_samples_name, count(1)))
         names = [SAMPLES_FILE, *more]
         self.table = pa.concat_tables([map_table(self._folder.path(name)) for name in names])
+        if (columns := self.table.schema.names) != SAMPLES.names:
+            raise ValueError(
+                f"{images_dir}/{SAMPLES_FILE}: written by another version, with columns {', '.join(columns)}, expected "
+                f"{', '.join(SAMPLES.names)}; remove images/ and run its stage again"
+            )
         self.digest: str = self.table.schema.metadata[_DIGEST].decode()
         """digest of keys and captions in order: with the same digest, a row is the same image"""
 

@@ -70,6 +70,14 @@ def test_a_damaged_shard_is_named_and_fetched_again_alone(stored: Path, tmp_path
     assert len([samples.read(row) for row in range(9)]) == 9
 
 
+def test_a_folder_of_another_version_is_refused(stored: Path, tmp_path: Path) -> None:
+    data_dir = shutil.copytree(stored, tmp_path / "data")
+    manifest = data_dir / "images" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    with pytest.raises(ValueError, match="schema version 1, expected 2; remove images/ and run its stage again"):
+        check_images(data_dir)
+
+
 def test_a_folder_without_shards_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no finished shard; run `ovseg download` first"):
         damaged_shards(tmp_path)

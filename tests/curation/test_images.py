@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather
 import pytest
 
 from curation import images
@@ -52,6 +53,18 @@ def test_images_and_captions_are_read_by_row(images_dir: Path) -> None:
     assert samples.captions(2) == [("a cat 8", [("cat", 2, 5)], None)]
     assert samples.captions(2)[0].mentions[0].entity == "cat"
     assert samples.digest == "digest-of-samples"
+
+
+def test_images_stored_by_another_version_are_refused_with_the_way_out(images_dir: Path) -> None:
+    pa.feather.write_feather(
+        Samples(images_dir).table.drop_columns(["path"]), images_dir / "samples.arrow", "uncompressed"
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"samples.arrow: written by another version, with columns key, shard, offset, .* expected key, shard, "
+        r"path, offset, .*; remove images/ and run its stage again$",
+    ):
+        Samples(images_dir)
 
 
 @pytest.mark.parametrize("key", [0, 4, 14])
