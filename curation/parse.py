@@ -127,6 +127,7 @@ def parse(data_dir: Path, config: ParseConfig | None = None, map_parts: MapParts
     that sends them to other machines. Parts that are finished are not parsed again.
     """
     config = config or ParseConfig()
+    data_dir = data_dir.resolve()  # other machines work in other folders
     captions = read_manifest(data_dir / "captions")
     vocabulary = Vocabulary.load(config.vocabulary)
     if config.person:

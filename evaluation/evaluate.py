@@ -63,9 +63,10 @@ def evaluate(
         raise ValueError("models = {}: nothing to evaluate; give at least one model by name")
     if taken := sorted(set(models) & set(BASELINES)):
         raise ValueError(f"models may not be called {', '.join(taken)}: baselines have these names")
-    setup = Setup(
-        tuple(models.items()), benchmark, root, protocol or Protocol(), device, with_baselines, with_backgrounds
-    )
+    # Other machines work in other folders.
+    folders = tuple((name, model.resolve() if isinstance(model, Path) else model) for name, model in models.items())
+    root, out_dir = root.resolve(), out_dir.resolve()
+    setup = Setup(folders, benchmark, root, protocol or Protocol(), device, with_baselines, with_backgrounds)
     images = get_benchmark(benchmark).open(root)
     unseen = get_benchmark(benchmark).unseen if unseen is None else tuple(unseen)
     seen_and_unseen(np.zeros(len(images.classes)), images.classes, unseen)
