@@ -122,7 +122,7 @@ def debug_config(deployment: dict[str, Any], phase1_steps: int, slow_s: float) -
     config = json.loads(json.dumps(deployment))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        config["scenes"] |= {"port": probe.getsockname()[1], "slow_rate": 1.0, "slow_s": slow_s}
+        config["scenes"] |= {"port": probe.getsockname()[1], "slow_rate": 0.9, "slow_s": slow_s}
     config["phase1"]["steps"] = phase1_steps
     return config
 
@@ -133,6 +133,11 @@ def wait_for(what: Callable[[], Any], within_s: float = 900) -> Any:
         assert time.monotonic() < deadline, "it did not come so far in time"
         time.sleep(0.5)
     return found
+
+
+def has_ended(client: SyncPrefectClient, run: FlowRun) -> bool:
+    state = client.read_flow_run(run.id).state
+    return state is not None and state.is_final()
 
 
 def final(client: SyncPrefectClient, run: FlowRun) -> Any:
@@ -232,7 +237,8 @@ def test_a_cancelled_run_leaves_no_process_and_goes_on(client: SyncPrefectClient
         "phase1/checkpoints/*": "phase1/model",
     }.items():
         run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
-        wait_for(lambda moment=moment: any(out.glob(moment)))
+        wait_for(lambda moment=moment, run=run: any(out.glob(moment)) or has_ended(client, run))
+        assert not has_ended(client, run)
         time.sleep(3)
         of_the_run = below(keeper) - resting
         assert of_the_run
