@@ -99,7 +99,10 @@ def _keep_config(config: PipelineConfig, out: Place) -> None:
 
 
 def _write_config(wanted: dict[str, Any], path: Path, out: Place) -> None:
-    if path.exists() and (found := json.loads(path.read_text())) != wanted:
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found == wanted:
+            return
         names = [name for name in wanted if wanted[name] != found.get(name)]
         raise ValueError(
             f"{path}: this run was begun with other settings of {', '.join(names)}; "

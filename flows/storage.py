@@ -237,21 +237,29 @@ class Copy:
         gone = self._stored.keys() - ours.keys()
         if not changed and not gone:
             return
+        if links := [name for name in changed if (self.folder / name).is_dir()]:
+            raise ValueError(
+                f"{self.folder / links[0]}: images that are left in a folder of this machine cannot be sent; set "
+                f"download.in_place = false"
+            )
         # What vouches for parts that become others must not be there while they do.
         turn = {name: _turn(name, ours.keys() | gone) for name in ours.keys() | gone}
         withdrawn = [name for name in self._stored if turn[name] in _VOUCHING and name in changed | gone]
-        for name in sorted(withdrawn, key=turn.__getitem__, reverse=True):
-            self._filesystem.rm_file(self._at(name))
+        self._withdraw(sorted(withdrawn, key=turn.__getitem__, reverse=True))
         for _, group in groupby(sorted(changed, key=turn.__getitem__), key=turn.__getitem__):
             for batch in _batches(list(group)):
                 self._filesystem.put([str(self.folder / name) for name in batch], [self._at(name) for name in batch])
-        for name in gone - set(withdrawn):
-            self._filesystem.rm_file(self._at(name))
+        self._withdraw(gone - set(withdrawn))
         self._stored = self._list(names)
         for name in changed & self._stored.keys():
             _set_time(self.folder / name, ours[name], self._stored[name].changed_ns)
         self.moved.files_sent += len(changed)
         self.moved.bytes_sent += sum(ours[name].num_bytes for name in changed)
+
+    def _withdraw(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._filesystem.rm_file(self._at(name))
+            del self._stored[name]
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
@@ -344,19 +352,12 @@ def _alone(folder: Path, is_writer: bool) -> Iterator[None]:
 
 
 def _files(top: Path) -> Iterator[Path]:
-    """Yield the files at or below a path.
-
-    Raises: ValueError when a folder there is a link, since what it leads to is not in the copy.
-    """
+    """Yield the files at or below a path, and links to folders, which lead out of it."""
     if top.is_file():
         yield top
     for folder, subfolders, names in os.walk(top):
-        if links := [name for name in subfolders if Path(folder, name).is_symlink()]:
-            raise ValueError(
-                f"{Path(folder, links[0])}: images that are left in a folder of this machine cannot be sent; set "
-                f"download.in_place = false"
-            )
-        yield from (Path(folder, name) for name in names)
+        links = [name for name in subfolders if Path(folder, name).is_symlink()]
+        yield from (Path(folder, name) for name in names + links)
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -179,7 +179,7 @@ def test_an_object_whose_name_leads_out_of_the_folder_is_refused(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size]
 
 
-def test_a_linked_folder_is_refused(bucket: str, tmp_path: Path) -> None:
+def test_a_linked_folder_is_refused_and_not_left_behind(bucket: str, tmp_path: Path) -> None:
     def link() -> None:
         with working_copy(bucket, "test", NEEDED) as folder:
             (folder / "stage").mkdir(parents=True)
@@ -187,6 +187,9 @@ def test_a_linked_folder_is_refused(bucket: str, tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"cannot be sent; set download\.in_place = false"):
         link()
+    with working_copy(bucket, "test", NEEDED) as folder:
+        assert not (folder / "stage").exists()
+    assert tmp_path.exists()
 
 
 def test_an_unknown_kind_of_address_says_what_is_possible() -> None:
