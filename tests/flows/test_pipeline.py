@@ -40,14 +40,14 @@ def start(out: Path | str, *settings: str, home: Path | None = None) -> subproce
         )
 
 
-def finish(run: subprocess.Popen[str], home: Path, within_s: float = 400) -> str:
+def finish(run: subprocess.Popen[str], home: Path, within_s: float = 1200) -> str:
     code = run.wait(timeout=within_s)
     log = (home / "log.txt").read_text()
     assert code == 0, log[-5000:]
     return log
 
 
-def kill_when(run: subprocess.Popen[str], seen: Callable[[], object], within_s: float = 300) -> None:
+def kill_when(run: subprocess.Popen[str], seen: Callable[[], object], within_s: float = 1200) -> None:
     """Kill the run's first process, and it alone, as soon as `seen` says so."""
     descendants: set[psutil.Process] = set()
     deadline = time.monotonic() + within_s
@@ -177,9 +177,9 @@ def test_a_run_in_an_object_store_killed_and_resumed_elsewhere_gives_the_results
         return bool(store.find(f"{bucket}/run/phase1/checkpoints"))
 
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "one machine"))
-    kill_when(start(f"{bucket}/run", home=tmp_path), is_under_way, within_s=1200)
+    kill_when(start(f"{bucket}/run", home=tmp_path), is_under_way)
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "another"))
-    log = finish(start(f"{bucket}/run", home=tmp_path), tmp_path, within_s=1200)
+    log = finish(start(f"{bucket}/run", home=tmp_path), tmp_path)
     assert log.count("storage  download") == 2
     assert not (tmp_path / "s3:").exists()
     store.get(f"{bucket}/run/", f"{tmp_path / 'stored'}/", recursive=True)
