@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from curation.manifest import MANIFEST, STARTED, close_stage, open_stage, read_manifest, write_part
 from curation.schema import file_digest
 from flows import storage
+from flows.cli import main
 from flows.storage import Needs, Place, below, on_copies, working_copies, working_copy
 
 NEEDED = Needs(reads=("input",), writes=("stage",))
@@ -214,6 +215,28 @@ def test_a_stage_gets_paths_for_the_addresses_that_it_is_given(
     assert (model_dir / "weights").read_bytes() == b"weights"
     with working_copies("report", {"runs": [tmp_path, bucket], "out": tmp_path}) as values:
         assert values == {"runs": [tmp_path, model_dir.parent], "out": tmp_path}
+
+
+def test_commands_at_an_address_give_what_they_give_on_disk(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "captions.tsv"
+    table.write_text("".join(f"http://a.example/{at}.jpg\ta cat on a sofa\n" for at in range(5)))
+    answers = []
+    for data in (f"{tmp_path}/data", f"{bucket}/data"):
+        for command in (["ingest", str(table), "--out", data], ["parse", data], ["card", data]):
+            assert main(command) == 0, command
+            other_machine(tmp_path / command[0], monkeypatch)
+        capsys.readouterr()
+        assert main(["entities", data, "cat and sofa", "--format", "csv"]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
+    assert answers[0].count("a cat on a sofa") == 5
+    with working_copy(bucket, "test", Needs(reads=("data",))) as folder:
+        for name in ("captions", "entities", "postings"):
+            ours, theirs = (read_manifest(place / "data" / name) for place in (folder, tmp_path))
+            assert ours == theirs
+        assert (folder / "data" / "datacard.md").read_text() == (tmp_path / "data" / "datacard.md").read_text()
 
 
 def test_a_place_is_a_path_unless_it_has_a_scheme() -> None:
