@@ -76,8 +76,9 @@ def ray_cluster() -> Iterator[None]:
         yield
         return
     start_watchdog()
-    local = "RAY_ADDRESS" not in os.environ
-    options: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES} if local else {}
+    # "local", since Ray would join a cluster that happens to run on this machine, say that of `ovseg up`.
+    local: dict[str, Any] = {"address": "local", "object_store_memory": OBJECT_STORE_BYTES}
+    options = {} if "RAY_ADDRESS" in os.environ else local
     context = _start_ray(options)
     if context.dashboard_url:
         logger.info("Ray dashboard http://%s (its token: `ray get-auth-token`)", context.dashboard_url)

@@ -39,7 +39,8 @@ def train(
 ) -> Path:
     """Train one phase on Ray and return the model's folder. Resumes by itself; a finished run returns at once.
 
-    Uses the Ray that the caller has joined, else a local one. The run's folder must be one that all workers share.
+    Uses the Ray that the caller has joined, else the one that RAY_ADDRESS names, else one of its own. The run's folder
+    must be one that all workers share.
 
     Raises:
         ValueError: a folder begun with other settings, or fewer CPUs or GPUs than the workers need.
@@ -52,7 +53,7 @@ def train(
         logger.info("%s: finished before, %d steps", phase.run_dir, config.steps)
         return phase.model_dir
     if not ray.is_initialized():
-        ray.init()
+        ray.init(address=None if "RAY_ADDRESS" in os.environ else "local")
     _check_resources(config.launch)
     # Ray gives workers a minute to start; a busy machine needs longer to import torch.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
