@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -150,7 +151,7 @@ def bring_files() -> None:
 def stand_in_for_the_demo() -> None:
     """Let the debug run be what `make demo` leaves."""
     if Path("runs/debug").exists() and not Path("runs/demo").exists():
-        Path("runs/demo").symlink_to(Path("runs/debug").resolve())
+        shutil.copytree("runs/debug", "runs/demo")
 
 
 def served(arguments: list[str]) -> str:
