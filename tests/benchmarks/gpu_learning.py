@@ -75,9 +75,7 @@ def phases(run: Path, options: argparse.Namespace) -> tuple[TrainConfig, TrainCo
 def main() -> None:
     """Train, measure, and print the curve and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "run", type=Path, help="run on drawn scenes, for its data/ and scenes/benchmark"
-    )
+    parser.add_argument("run", type=Path, help="run on drawn scenes, for its data/ and scenes/benchmark")
     parser.add_argument("out", type=Path, help="folder for phase1/, phase2/ and evaluation/")
     parser.add_argument("--steps", type=int, default=6000, help="of phase 1; phase 2 has an eighth (default 6000)")
     parser.add_argument("--batch", type=int, default=256, help="images of a step (default 256)")
