@@ -40,7 +40,9 @@ def map_by_ray(do: Callable[[Job], Result], jobs: Iterable[Job], num_gpus: int =
         task: Any = ray.remote(num_cpus=1, num_gpus=num_gpus, max_retries=STARTS - 1)(do)
         name = getattr(do, "__name__", "part")
         running += [task.options(name=f"{name} {at + 1}/{len(jobs)}").remote(job) for at, job in enumerate(jobs)]
-        for each in running:
+        for each in tuple(running):
+            ray.wait([each])
+            running.remove(each)
             yield _result(each)
 
 
@@ -78,8 +80,10 @@ def _running() -> Iterator[list[Any]]:
     try:
         yield tasks
     finally:
-        for task in tasks:
-            ray.cancel(task, force=True)  # does nothing to one that is done
+        # Never one that is done: while its end is being written down, cancelling it crashes this process (Ray 2.60).
+        _, left = ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
+        for task in left:
+            ray.cancel(task, force=True)
 
 
 def _result(task: Any) -> Any:
