@@ -1,14 +1,10 @@
 """The most memory that this process ever held."""
 
-import re
-from pathlib import Path
+import torch
+
+from training.metrics import peak_memory_mb
 
 
 def peak_gb() -> float:
-    """Return the largest resident memory of this process so far, in GB (2**30 bytes).
-
-    Not `ru_maxrss`: that one starts at the size of the process that started this one.
-    """
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert peak is not None
-    return int(peak[1]) / 2**20
+    """Return the largest resident memory of this process so far, in GB (2**30 bytes)."""
+    return peak_memory_mb(torch.device("cpu")) * 1e6 / 2**30
