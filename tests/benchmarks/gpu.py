@@ -33,6 +33,7 @@ from tests.benchmarks.model import WIDTHS, captions
 from tests.benchmarks.photographs import stored_photographs
 from tests.model.test_paper import OURS, fixture, load
 from tests.model.test_paper import batch as parity_batch
+from training.build import entities_named
 from training.config import AugmentConfig, OptimConfig, TrainConfig
 from training.data import TrainingSet, read_chunks
 from training.entity_masking import NounPrompts
@@ -271,12 +272,12 @@ def loader(scale: Scale, device: torch.device) -> Iterator[list[str]]:
     del device
     with tempfile.TemporaryDirectory() as folder:
         samples, _ = stored_photographs(Path(folder))
-        tokenizer_mask, nouns = "[MASK]", NounPrompts([], TrainConfig().prompts)
+        nouns = NounPrompts(entities_named(samples), TrainConfig().prompts)
         for kind in ("deit", "crop"):
             for workers in (1, 2) if scale is TINY else (1, 2, 4, 8, 16):
                 config = TrainConfig(augment=AugmentConfig(kind, (0.08, 1.0)), loader_workers=workers)
                 transform = build_transform(config.augment, 224)
-                dataset = TrainingSet(samples, None, transform, nouns, tokenizer_mask, config)
+                dataset = TrainingSet(samples, None, transform, nouns, "[MASK]", config)
                 chunks = read_chunks(dataset, 0, scale.batch, 1, {})
                 for _ in range(workers):  # each process has started when each has given a batch
                     next(chunks)
