@@ -74,6 +74,31 @@ def open_folder(address: Path | str) -> Folder:
     return LocalFolder(Path(address))
 
 
+def reach(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of an address, or of a path, and the path in it, once a store has answered.
+
+    An answer is also that there is nothing, or that listing is not allowed: one may be let in to what is below.
+
+    Raises: ValueError when no library serves the address; OSError when its store cannot be asked.
+    """
+    from fsspec.core import url_to_fs
+
+    try:
+        filesystem, path = url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{address}: {error}; expected a path, or an address like s3://bucket/name") from error
+    try:
+        filesystem.info(path)
+    except OSError:
+        pass
+    except Exception as error:  # every store has kinds of its own, for keys that are missing or a wrong port
+        raise OSError(
+            f"{address}: {error}; a store and its keys are named in the environment, for S3 in AWS_ENDPOINT_URL, "
+            f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from error
+    return filesystem, path
+
+
 class LocalFolder:
     """A folder on a local disk; no file is held open."""
 
@@ -106,11 +131,8 @@ class DistantFolder:
     """A folder at an address of fsspec's."""
 
     def __init__(self, address: str) -> None:
-        from fsspec.core import url_to_fs
-
         self.address = address.rstrip("/")
-        filesystem, self._path = url_to_fs(self.address)
-        self._filesystem: Any = filesystem
+        self._filesystem, self._path = reach(self.address)
 
     def has(self, name: str) -> bool:
         """Return whether a file is there."""

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import xxhash
-from fsspec.core import url_to_fs
 
+from curation.folder import reach
 from curation.schema import file_digest
 from curation.transfer import fetch_table
 
@@ -105,19 +105,14 @@ class TableFile:
 def find_tables(address: str, data_dir: Path) -> list[TableFile]:
     """Return the files of a table in order of their names; what lies behind http is fetched into data_dir/tables/.
 
-    Raises: FileNotFoundError when nothing is there, ValueError when a file system lacks its library.
+    Raises: FileNotFoundError when nothing is there, else as `reach`.
     """
     if address in PUBLISHED and not Path(address).exists():
         logger.info("%s: %s. %s", address, PUBLISHED[address].title, PUBLISHED[address].terms)
         address = PUBLISHED[address].url
     if address.startswith(("http://", "https://")):
         address = str(fetch_table(address, data_dir / TABLES))
-    try:
-        filesystem, path = url_to_fs(address)
-    except (ImportError, ValueError) as error:
-        raise ValueError(
-            f"{address}: {error}; expected a file, folder, glob, s3://, gs:// or http(s) address"
-        ) from error
+    filesystem, path = reach(address)
     if filesystem.isdir(path):
         return _in_folder(address, filesystem, path)
     if filesystem.exists(path):

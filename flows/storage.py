@@ -25,10 +25,9 @@ from pathlib import Path, PurePosixPath
 from threading import Event, Thread
 from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar, cast
 
-from fsspec.core import url_to_fs
 from pydantic import PlainValidator, WithJsonSchema
 
-from curation.folder import cache_dir, inside, is_address
+from curation.folder import cache_dir, inside, is_address, reach
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -153,8 +152,8 @@ def working_copy(place: Path | str, stage: str, needs: Needs, period_s: float = 
     Copies lie below `$OVSEG_CACHE`. Where several machines share the work of a stage, that must be a folder that all of
     them reach under the same path.
 
-    Raises: ValueError when no library serves the address, or an object's name leads out of it; BlockingIOError
-    when another process of this machine works on the copy.
+    Raises: ValueError when no library serves the address, or an object's name leads out of it; OSError when the store
+    cannot be reached; BlockingIOError when another process of this machine works on the copy.
     """
     if not is_address(place):
         yield Path(place)
@@ -196,11 +195,7 @@ class Copy:
     """The copy of an address on this machine."""
 
     def __init__(self, address: str) -> None:
-        try:
-            filesystem, path = url_to_fs(address)
-        except (ImportError, ValueError) as error:
-            raise ValueError(f"{address}: {error}; expected a folder, or an address like s3://bucket/folder") from error
-        self._filesystem: Any = filesystem
+        self._filesystem, path = reach(address)
         self._root = path.rstrip("/")
         self._stored: dict[str, Stamp] = {}
         self.address = address.rstrip("/")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem
 
-from curation.folder import cache_dir, inside, is_address, map_table
+from curation.folder import cache_dir, inside, is_address, map_table, reach
 
 
 def test_names_below_a_folder_stay_as_they_are() -> None:
@@ -21,6 +23,45 @@ def test_names_that_lead_out_of_a_folder_are_refused(name: str) -> None:
 
 def test_addresses_have_a_scheme() -> None:
     assert [is_address(place) for place in ("s3://bucket/run", "runs/demo", Path("/data"))] == [True, False, False]
+
+
+@pytest.fixture
+def no_old_stores() -> Iterator[None]:
+    """Have S3 read the environment anew, and what others find be made anew: fsspec keeps file systems."""
+    S3FileSystem.clear_instance_cache()
+    yield
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.usefixtures("no_old_stores")
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, "Unable to locate credentials"),
+        (
+            {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"},
+            "Could not connect to the endpoint URL",
+        ),
+    ],
+)
+def test_a_store_that_cannot_be_asked_is_named_with_what_it_wants(
+    environment: dict[str, str], found: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    # Neither this machine's own keys, nor those of a machine in Amazon's cloud.
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(OSError, match=rf"^s3://bucket/t\.tsv: {found}.*named in the environment, for S3 in AWS_"):
+        reach("s3://bucket/t.tsv")
+
+
+def test_a_store_that_has_nothing_has_answered() -> None:
+    filesystem, path = reach("memory://bucket/nothing")
+    assert (filesystem.exists(path), path) == (False, "/bucket/nothing")
 
 
 def test_copies_lie_in_the_named_folder_or_one_that_is_ours_alone(

@@ -7,6 +7,7 @@ from uuid import uuid4
 import fsspec
 import pyarrow as pa
 import pytest
+from fsspec.registry import known_implementations
 
 from curation.source import PUBLISHED, TableFile, find_tables
 
@@ -83,10 +84,14 @@ def test_what_is_not_there_is_refused_with_the_names_that_are_known(tmp_path: Pa
         find_tables(str(tmp_path), tmp_path)
 
 
-def test_a_file_system_without_its_library_says_what_to_install(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^s3://bucket/t\.tsv: Install s3fs to access S3"):
-        find_tables("s3://bucket/t.tsv", tmp_path)
-    with pytest.raises(ValueError, match=r"^nowhere://t\.tsv: Protocol not known: nowhere; expected a file, folder"):
+def test_a_file_system_without_its_library_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distant = {"class": "not_installed.FileSystem", "err": "Install not_installed"}
+    monkeypatch.setitem(known_implementations, "distant", distant)
+    with pytest.raises(ValueError, match=r"^distant://bucket/t\.tsv: Install not_installed; expected a path, or"):
+        find_tables("distant://bucket/t.tsv", tmp_path)
+    with pytest.raises(ValueError, match=r"^nowhere://t\.tsv: Protocol not known: nowhere; expected a path, or"):
         find_tables("nowhere://t.tsv", tmp_path)
 
 

@@ -195,7 +195,7 @@ def test_a_linked_folder_is_refused_and_not_left_behind(bucket: str, tmp_path: P
 
 def test_an_unknown_kind_of_address_says_what_is_possible() -> None:
     with (
-        pytest.raises(ValueError, match="expected a folder, or an address like s3://bucket/folder"),
+        pytest.raises(ValueError, match="expected a path, or an address like s3://bucket/name"),
         working_copy("nowhere://bucket", "test", NEEDED),
     ):
         pass
