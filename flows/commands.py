@@ -286,11 +286,9 @@ def train(options: argparse.Namespace) -> None:
         ovseg train cc4m-vit-s --data data --out runs/vit-s
         ovseg train demo --data data --out runs/mine --set phase1.steps=200 --seed 1
     """
-    from curation.images import Samples
     from flows.config import with_benchmark
     from training.launch import train
 
-    Samples(options.data_dir / "images")  # what cannot be trained on is refused before Ray starts
     config, out = _recipe(options), options.out
     root = Path(config.benchmark_root) if config.benchmark_root else None
     phases = [with_benchmark(phase, config, root) for phase in (config.phase1, config.phase2) if phase is not None]

@@ -7,16 +7,9 @@ from http.client import HTTPException
 from typing import Any, ParamSpec, TypeVar
 from urllib.error import HTTPError, URLError
 
+import ray.exceptions
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
-from ray.exceptions import (
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    RayActorError,
-    RaySystemError,
-    WorkerCrashedError,
-)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,12 +21,12 @@ TRANSIENT = (
     TimeoutError,
     URLError,
     HTTPException,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    RayActorError,
-    RaySystemError,
-    WorkerCrashedError,
+    ray.exceptions.LocalRayletDiedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.RayActorError,
+    ray.exceptions.RaySystemError,
+    ray.exceptions.WorkerCrashedError,
 )
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 """answers of a server that may be another one later"""

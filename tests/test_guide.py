@@ -66,9 +66,11 @@ def test_no_command_of_the_guide_is_overlooked() -> None:
 
 @pytest.mark.parametrize("command", [command for command, _ in COMMANDS if command.startswith("ovseg ")])
 def test_the_arguments_of_the_guide_are_known(command: str) -> None:
-    options = parser().parse_args(arguments_of(command))
+    arguments = arguments_of(command)
+    options = parser().parse_args(arguments)
+    assert options.command.__name__ == arguments[0]
     if "recipe" in options:
-        with_settings(get_recipe(options.recipe, options.seed), options.settings)
+        with_settings(get_recipe(options.recipe, options.seed), options.settings)  # raises at a name it does not know
 
 
 def test_what_is_not_run_besides_is_there() -> None:

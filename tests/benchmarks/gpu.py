@@ -28,8 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig
 
 from evaluation import Protocol, Segmenter
-from model import Batch, ImageConfig, ModelConfig, OVSegmentor, PaperSegmentor, TextConfig, Tokens, learn_wordpiece
-from tests.benchmarks.model import WIDTHS, captions
+from model import ImageConfig, ModelConfig, OVSegmentor, PaperSegmentor, TextConfig, learn_wordpiece
+from tests.benchmarks.model import WIDTHS, captions, make_batch
 from tests.benchmarks.photographs import stored_photographs
 from tests.model.test_paper import OURS, fixture, load
 from tests.model.test_paper import batch as parity_batch
@@ -108,7 +108,7 @@ class Stepper:
         if mode.compiled:
             self.model.compile_blocks()
         self.optimizer = build_optimizer(self.model, OptimConfig(lr=1e-4))
-        self.batch = _batch(self.model, scale.batch, phase).to(device)
+        self.batch = make_batch(self.model, scale.batch, phase).to(device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of a forward pass."""
@@ -142,28 +142,6 @@ def _model(size: str, kind: type[OVSegmentor], tiny: bool) -> OVSegmentor:
 @cache
 def _tokenizer(size: int) -> Any:
     return learn_wordpiece(captions(), size)
-
-
-def _batch(model: OVSegmentor, size: int, phase: int) -> Batch:
-    texts = (captions() * size)[:size]
-    masked = [" ".join("[MASK]" if word in ("dog", "cat", "man") else word for word in text.split()) for text in texts]
-    parts = {"caption": texts, "question": masked, "answer": ["a photo of a dog and a cat"] * size}
-    side = model.config.image.image_size
-    images = {"image": torch.randn(size, 3, side, side)}
-    if phase == 2:
-        parts["cross_entity"] = ["a photo of a dog"] * size
-        images["cross_image"] = torch.randn(size, 3, side, side)
-    return Batch(**images, **{name: _tokens(model, part) for name, part in parts.items()})
-
-
-def _tokens(model: OVSegmentor, texts: list[str]) -> Tokens:
-    tokens = model.tokenize(texts)
-    if model.behaviour != "paper":
-        return tokens
-    missing = model.config.text.max_length - tokens.input_ids_BL.shape[1]  # the release pads all captions
-    return Tokens(
-        *(torch.nn.functional.pad(part, (0, missing)) for part in (tokens.input_ids_BL, tokens.attention_mask_BL))
-    )
 
 
 def wait(device: torch.device) -> None:

@@ -42,28 +42,35 @@ def build(name: str, kind: type[OVSegmentor], phase: int) -> tuple[OVSegmentor, 
     torch.manual_seed(0)
     torch.set_num_threads(THREADS)
     width, num_heads = WIDTHS[name]
-    texts = captions()
-    tokenizer = learn_wordpiece(texts, 8000)
+    tokenizer = learn_wordpiece(captions(), 8000)
     config = ModelConfig(image=ImageConfig(width=width, num_heads=num_heads), text=TextConfig())
     model = kind(config, tokenizer, BertConfig(vocab_size=30522)).train()
-    chosen = texts[:: len(texts) // BATCH][:BATCH]
-    masked = [" ".join("[MASK]" if word in ("dog", "cat", "man") else word for word in text.split()) for text in chosen]
-    parts = {"caption": chosen, "question": masked, "answer": ["a photo of a dog and a cat"] * BATCH}
-    image = {"image": torch.randn(BATCH, 3, 224, 224)}
     if phase == 2:
         model.start_momentum()
         model.train()
         model.freeze_text()
-        parts["cross_entity"] = ["a photo of a dog"] * BATCH
-        image["cross_image"] = torch.randn(BATCH, 3, 224, 224)
-    return model, Batch(**image, **{key: _tokens(model, texts) for key, texts in parts.items()})
+    return model, make_batch(model, BATCH, phase)
+
+
+def make_batch(model: OVSegmentor, size: int, phase: int) -> Batch:
+    """Return a batch of noise with captions, as the model's behaviour asks for it."""
+    texts = captions()
+    chosen = texts[:: len(texts) // size][:size]
+    masked = [" ".join("[MASK]" if word in ("dog", "cat", "man") else word for word in text.split()) for text in chosen]
+    parts = {"caption": chosen, "question": masked, "answer": ["a photo of a dog and a cat"] * size}
+    side = model.config.image.image_size
+    image = {"image": torch.randn(size, 3, side, side)}
+    if phase == 2:
+        parts["cross_entity"] = ["a photo of a dog"] * size
+        image["cross_image"] = torch.randn(size, 3, side, side)
+    return Batch(**image, **{key: _tokens(model, texts) for key, texts in parts.items()})
 
 
 def _tokens(model: OVSegmentor, texts: list[str]) -> Tokens:
     tokens = model.tokenize(texts)
     if model.behaviour != "paper":
         return tokens
-    missing = model.config.text.max_length - tokens.input_ids_BL.shape[1]
+    missing = model.config.text.max_length - tokens.input_ids_BL.shape[1]  # the release pads all captions
     return Tokens(
         *(torch.nn.functional.pad(part, (0, missing)) for part in (tokens.input_ids_BL, tokens.attention_mask_BL))
     )

@@ -77,7 +77,13 @@ def test_the_picture_of_losses_is_a_file_of_its_own_that_names_each_line(run_dir
     assert len(list(svg.iter(f"{space}polyline"))) == 2
 
 
-def test_outside_a_run_nothing_is_read_or_shown(tmp_path: Path) -> None:
+def test_outside_a_run_nothing_is_read_or_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show_datacard(tmp_path)
     show_losses(tmp_path)
     show_classes({})
+    # In a run the same calls ask for what is not there.
+    monkeypatch.setattr("flows.artifacts.FlowRunContext.get", lambda: object())
+    with pytest.raises(FileNotFoundError, match="datacard"):
+        show_datacard(tmp_path)
+    with pytest.raises(KeyError, match="classes"):
+        show_classes({})

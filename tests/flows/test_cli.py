@@ -37,9 +37,12 @@ def test_a_commands_help_shows_examples_of_it(name: str) -> None:
 
 @pytest.mark.parametrize("example", [line for each in commands().values() for line in examples(each.format_help())])
 def test_an_example_is_understood(example: str) -> None:
-    options = PROGRAM.parse_args(shlex.split(example)[1:])
+    arguments = shlex.split(example)[1:]
+    options = PROGRAM.parse_args(arguments)
+    assert options.command.__name__ == arguments[0]
     if "recipe" in options:
-        with_settings(get_recipe(options.recipe, options.seed), options.settings)
+        recipe = get_recipe(options.recipe, options.seed)
+        assert (with_settings(recipe, options.settings) != recipe) == bool(options.settings)
 
 
 def test_the_programs_help_shows_where_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
