@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from inspect import cleandoc
 from pathlib import Path
 
-from flows import commands
-from flows.commands import IMAGENET
-from flows.storage import as_place, working_copies
+from flows import commands_data, commands_models, commands_runs
+from flows.commands_models import IMAGENET
+from flows.places import as_place, working_copies
 
 AsWritten = argparse.RawDescriptionHelpFormatter
 EXAMPLES = """Examples:
@@ -61,24 +61,24 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_recipes(add: Add) -> None:
-    add(commands.recipes)
+    add(commands_runs.recipes)
 
-    run = add(commands.run)
+    run = add(commands_runs.run)
     _recipe_of(run)
     run.add_argument("--out", type=as_place, help="folder of the run (default runs/RECIPE)")
     _plan(run)
 
-    add(commands.up)
-    add(commands.down)
+    add(commands_runs.up)
+    add(commands_runs.down)
 
-    train = add(commands.train)
+    train = add(commands_runs.train)
     _recipe_of(train)
     train.add_argument("--data", dest="data_dir", type=as_place, required=True, metavar="DIR", help="data folder")
     train.add_argument("--out", type=as_place, required=True, help="folder for phase1/ and phase2/")
 
 
 def _add_captions(add: Add) -> None:
-    ingest = add(commands.ingest)
+    ingest = add(commands_data.ingest)
     ingest.add_argument(
         "table",
         help="TSV, CSV, Parquet or JSON lines with url or image, and caption: a file, folder, glob, "
@@ -92,13 +92,13 @@ def _add_captions(add: Add) -> None:
     _settings(ingest)
     _plan(ingest)
 
-    parse = add(commands.parse)
+    parse = add(commands_data.parse)
     _data(parse)
     parse.add_argument("--nouns", action="store_true", help="write the spans of all nouns too")
     _settings(parse)
     _plan(parse)
 
-    vocabulary = add(commands.vocabulary)
+    vocabulary = add(commands_data.vocabulary)
     _data(vocabulary)
     vocabulary.add_argument("--top", type=int, default=100, help="nouns to propose (default 100)")
     vocabulary.add_argument("--captions", type=int, default=100_000, help="captions to read (default 100,000)")
@@ -106,7 +106,7 @@ def _add_captions(add: Add) -> None:
 
 
 def _add_images(add: Add) -> None:
-    download = add(commands.download)
+    download = add(commands_data.download)
     _data(download)
     download.add_argument(
         "--image-root", help="folder, or http(s) address, of the images that the table gives as paths"
@@ -122,7 +122,7 @@ def _add_images(add: Add) -> None:
     download.add_argument("--ray", action="store_true", help="shards as Ray tasks: on all nodes of a cluster")
     _settings(download)
 
-    embed = add(commands.embed)
+    embed = add(commands_data.embed)
     _data(embed)
     embed.add_argument("model", type=as_place, help="folder of a saved model")
     embed.add_argument("--of", choices=("captions", "images"), default="captions", help="what to embed")
@@ -130,13 +130,13 @@ def _add_images(add: Add) -> None:
     embed.add_argument("--batch-size", type=int, default=128, help="captions or images at once (default 128)")
     _settings(embed)
 
-    pairs = add(commands.pairs)
+    pairs = add(commands_data.pairs)
     _data(pairs)
     _settings(pairs)
 
 
 def _add_queries(add: Add) -> None:
-    entities = add(commands.entities)
+    entities = add(commands_data.entities)
     _data(entities)
     entities.add_argument("query", nargs="?", help='like "cat and (sofa or bed) and not dog"')
     entities.add_argument("--limit", type=int, default=20, help="most rows (default 20)")
@@ -149,15 +149,15 @@ def _add_queries(add: Add) -> None:
     entities.add_argument("--seed", type=int, default=0, help="seed of the sample (default 0)")
     entities.add_argument("--format", choices=("table", "csv", "jsonl"), default="table")
 
-    subset = add(commands.subset)
+    subset = add(commands_data.subset)
     _data(subset)
     subset.add_argument("--out", type=Path, required=True, metavar="FILE", help="manifest to write (Parquet)")
 
-    _data(add(commands.card))
+    _data(add(commands_data.card))
 
 
 def _add_models(add: Add) -> None:
-    evaluate = add(commands.evaluate)
+    evaluate = add(commands_models.evaluate)
     evaluate.add_argument(
         "models", nargs="+", metavar="MODEL", help="folder of a saved model, or NAME=FOLDER; baselines go with the last"
     )
@@ -175,7 +175,7 @@ def _add_models(add: Add) -> None:
     evaluate.add_argument("--ray", action="store_true", help="parts of the images as Ray tasks")
     _settings(evaluate)
 
-    segment = add(commands.segment)
+    segment = add(commands_models.segment)
     _model(segment)
     segment.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or quoted patterns")
     segment.add_argument(
@@ -186,12 +186,12 @@ def _add_models(add: Add) -> None:
     )
     _settings(segment)
 
-    app = add(commands.app)
+    app = add(commands_models.app)
     _model(app)
     app.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (default 7860)")
     _settings(app)
 
-    convert = add(commands.convert)
+    convert = add(commands_models.convert)
     convert.add_argument(
         "source", help="checkpoint file of OVSegmentor's authors, or folder or hub name of a GroupViT of transformers"
     )
@@ -200,7 +200,7 @@ def _add_models(add: Add) -> None:
     convert.add_argument("--config", type=Path, metavar="YML", help="the authors' config (default: ViT-B, stage 2)")
     convert.add_argument("--text-config", help="folder or hub name of the text encoder's config (default: bert-base)")
 
-    report = add(commands.report)
+    report = add(commands_runs.report)
     report.add_argument(
         "runs",
         nargs="+",

@@ -8,9 +8,9 @@ from curation.manifest import Manifest
 from flows.artifacts import show_datacard
 from flows.limits import DAY_S, DOWNLOADS, slot
 from flows.parts import shards_by_ray
+from flows.places import Place, on_copies
 from flows.retries import retried
 from flows.settings import described
-from flows.storage import Place, on_copies
 
 
 @flow(name="download", flow_run_name="{data_dir}", timeout_seconds=60 * DAY_S)

@@ -9,8 +9,8 @@ from curation.images import Samples
 from curation.manifest import Manifest
 from curation.schema import file_digest
 from flows.limits import DAY_S
+from flows.places import Place, on_copies
 from flows.settings import described
-from flows.storage import Place, on_copies
 from model.embed import Embedder
 from model.weights import WEIGHTS
 

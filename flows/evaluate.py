@@ -10,8 +10,8 @@ from evaluation.config import Protocol
 from flows.artifacts import show_classes
 from flows.limits import DAY_S
 from flows.parts import gpus_of, map_by_ray
+from flows.places import Place, on_copies
 from flows.settings import described
-from flows.storage import Place, on_copies
 from model import OVSegmentor, add_metrics, initial
 from model.weights import CARD
 

@@ -9,9 +9,9 @@ from curation.captions import IngestConfig
 from curation.manifest import Manifest
 from flows.artifacts import show_datacard
 from flows.limits import DAY_S
+from flows.places import Place, on_copies
 from flows.retries import retried
 from flows.settings import described
-from flows.storage import Place, on_copies
 
 
 @flow(name="ingest", flow_run_name="{data_dir}", timeout_seconds=2 * DAY_S)

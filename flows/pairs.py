@@ -7,8 +7,8 @@ from curation.manifest import Manifest
 from curation.pairs import PairsConfig
 from flows.artifacts import show_datacard, show_pairs
 from flows.limits import DAY_S
+from flows.places import Place, on_copies
 from flows.settings import described
-from flows.storage import Place, on_copies
 
 
 @flow(name="pairs", flow_run_name="{data_dir}", timeout_seconds=2 * DAY_S)

@@ -8,9 +8,9 @@ from curation.parse import ParseConfig
 from flows.artifacts import show_datacard, show_entities
 from flows.limits import DAY_S
 from flows.parts import map_by_ray
+from flows.places import Place, on_copies
 from flows.retries import retried
 from flows.settings import described
-from flows.storage import Place, on_copies
 
 
 @flow(name="parse", flow_run_name="{data_dir}", timeout_seconds=2 * DAY_S)

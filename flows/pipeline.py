@@ -21,9 +21,10 @@ from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.pairs import pairs
 from flows.parse import parse
+from flows.places import Place, below, on_copies
 from flows.report import report
 from flows.settings import described
-from flows.storage import Needs, Place, below, on_copies, working_copy
+from flows.storage import Needs, working_copy
 from flows.train import train
 
 P = ParamSpec("P")

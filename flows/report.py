@@ -7,7 +7,7 @@ from prefect import flow
 from evaluation.report import write_report
 from flows.artifacts import show_report
 from flows.limits import HOUR_S
-from flows.storage import Place, on_copies
+from flows.places import Place, on_copies
 
 
 @flow(name="report", flow_run_name="{run_dir}", timeout_seconds=HOUR_S)

@@ -8,9 +8,9 @@ import training.launch
 from flows.artifacts import show_losses
 from flows.cluster import ray_cluster
 from flows.limits import DAY_S, GPU_TRAININGS, slot
+from flows.places import Place, on_copies
 from flows.retries import retried
 from flows.settings import described
-from flows.storage import Place, on_copies
 from model import ModelConfig
 from training.config import TrainConfig
 

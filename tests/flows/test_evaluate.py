@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from evaluation.config import Protocol
-from flows.commands import _named_models
+from flows.commands_models import _named_models
 from flows.evaluate import evaluate
 from flows.parts import gpus_of
 

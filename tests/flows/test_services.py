@@ -43,6 +43,8 @@ ASKED_FOR = {
     "report/stage": {"run_dir": "runs/mine", "title": "Mine"},
 }
 """what the forms of these deployments have no default for"""
+PLACES = ("out", "out_dir", "data_dir", "run_dir", "root")
+"""parameters that name folders"""
 
 
 def test_a_process_that_only_has_the_number_of_a_service_is_left_alone(tmp_path: Path) -> None:
@@ -182,12 +184,8 @@ def test_every_deployment_takes_its_parameters_and_refuses_wrong_ones(client: Sy
     from prefect.types._datetime import now
 
     later = now("UTC").replace(year=now("UTC").year + 1)
-    names = [
-        f"{entry['entrypoint'].rpartition(':')[2]}/{entry['name']}"
-        for entry in yaml.safe_load(PATH.read_text())["deployments"]
-    ]
-    assert len(names) > 30
-    for name in names:
+    assert len(deployment_names()) > 30
+    for name in deployment_names():
         found = client.read_deployment_by_name(name)
         asked_for = ASKED_FOR.get(name, {})
         state: Any = Scheduled(scheduled_time=later)
@@ -198,6 +196,28 @@ def test_every_deployment_takes_its_parameters_and_refuses_wrong_ones(client: Sy
         some = next(key for key in found.parameter_openapi_schema["properties"] if key != "init_from")
         with pytest.raises(PrefectHTTPStatusError, match=r"409|422"):
             client.create_flow_run_from_deployment(found.id, parameters={**asked_for, some: [[]]}, state=state)
+
+
+def deployment_names() -> list[str]:
+    deployments = yaml.safe_load(PATH.read_text())["deployments"]
+    return [f"{entry['entrypoint'].rpartition(':')[2]}/{entry['name']}" for entry in deployments]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_every_deployment_starts_with_its_parameters(client: SyncPrefectClient, tmp_path: Path) -> None:
+    """Each is cancelled as soon as it runs, which its parameters' check comes before; most lack their data here."""
+    from prefect.states import Cancelling
+
+    for name in deployment_names():
+        found = client.read_deployment_by_name(name)
+        places = {key: str(tmp_path / key) for key in PLACES if key in found.parameter_openapi_schema["properties"]}
+        run = client.create_flow_run_from_deployment(found.id, parameters=ASKED_FOR.get(name, {}) | places)
+        wait_for(lambda run=run: client.read_flow_run(run.id).start_time or has_ended(client, run))
+        client.set_flow_run_state(run.id, Cancelling())  # refused where it has ended
+        state, ended = final(client, run), client.read_flow_run(run.id)
+        assert ended.start_time is not None, f"{name}: {state.message}"
+        assert "parameters" not in (state.message or ""), f"{name}: {state.message}"
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from curation.manifest import MANIFEST, STARTED, close_stage, open_stage, read_m
 from curation.schema import file_digest
 from flows import storage
 from flows.cli import main
-from flows.storage import Needs, Place, below, on_copies, working_copies, working_copy
+from flows.places import Place, below, on_copies, working_copies
+from flows.storage import Needs, working_copy
 
 NEEDED = Needs(reads=("input",), writes=("stage",))
 ROOT = Path(storage.__file__).resolve().parents[1]
