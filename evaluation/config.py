@@ -24,6 +24,9 @@ class Protocol:
     """sentences around a class name, or the name of a set of them; their embeddings are averaged"""
     assignment: Literal["hard", "soft"] = "hard"
     """hard: a pixel belongs to its likeliest group; soft: to all groups, by their probabilities"""
+    patch_share: float = 0.0
+    """share of a patch's own cosines in its name, the rest being its groups': 0 names whole groups, as published; more
+    names each patch, with its groups as context, and takes a second pass through the encoder"""
     top_classes: int | None = None
     """classes that may be named: the k nearest to the whole image, asked twice as published (5); None allows all"""
     background: Literal["threshold", "words", "confidence"] = "threshold"
@@ -61,5 +64,7 @@ class Protocol:
         check_templates("background_templates", self.background_templates)
         if self.background == "words" and not self.background_words:
             raise ValueError("background = 'words' needs background_words, e.g. ('grass', 'sky'); or use 'threshold'")
+        if not 0 <= self.patch_share <= 1:
+            raise ValueError(f"patch_share = {self.patch_share}: a share, from 0 to 1")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold = {self.threshold}: a probability, from 0 to 1")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate, normalize, one_hot
 
 from evaluation.config import Protocol
 from evaluation.naming import Named, contenders, is_background, name_regions
@@ -125,9 +125,10 @@ class Segmenter:
         """Return the regions of images of any sizes: the only pass of the encoder that labels need.
 
         Windows of one size go through it together, whichever image they are of. `with_patches` asks the encoder again
-        for each patch as a group of its own.
+        for each patch as a group of its own, which a protocol that names patches needs.
         Shapes: images [3, H, W] each, uint8, or float and normalised as encode_image takes it.
         """
+        with_patches = with_patches or self.protocol.patch_share > 0
         prepared = [self._prepare(image_CHW) for image_CHW in images]
         cuts = [cut(image_CHW.shape[1], image_CHW.shape[2], self.protocol) for image_CHW in prepared]
         places = [(image, window) for image, windows in enumerate(cuts) for window in windows]
@@ -212,8 +213,9 @@ class Segmenter:
         return cut(*self._resized(height, width), self.protocol)
 
     def _named(self, regions: Regions, protocol: Protocol) -> Named:
+        """Return the names of the groups, or of the patches where they have a share."""
         return name_regions(
-            regions.cosine_KGC,
+            _patch_cosines_in_context(regions, protocol) if protocol.patch_share else regions.cosine_KGC,
             regions.image_cosine_KC,
             self.model.scale(),
             self.num_words,
@@ -295,10 +297,15 @@ def normalised(pixel_CHW: Tensor) -> Tensor:
 
 
 def spread(regions: Regions, score_KGC: Tensor, protocol: Protocol) -> Tensor:
-    """Return scores of groups as a map at the image's own size. Shapes: [K, G, C] -> [C, H, W]."""
+    """Return scores of groups, or of patches where they have a share, as a map at the image's own size.
+
+    Shapes: [K, G or N, C] -> [C, H, W].
+    """
 
     def map_of(window: int) -> Tensor:
         group_HW = regions.group_KHW[window]
+        if protocol.patch_share:
+            return to_pixels(score_KGC[window, None].mT, regions.grid, group_HW.shape, regions.patch_size)[0]
         if protocol.assignment == "hard":
             return score_KGC[window].T.index_select(1, group_HW.flatten()).view(-1, *group_HW.shape)
         share_GHW = to_pixels(regions.share_KGN[window, None], regions.grid, group_HW.shape, regions.patch_size)[0]
@@ -308,6 +315,15 @@ def spread(regions: Regions, score_KGC: Tensor, protocol: Protocol) -> Tensor:
     if regions.resized == regions.size:
         return mean_CHW
     return interpolate(mean_CHW[None], regions.size, mode="bilinear")[0]
+
+
+def _patch_cosines_in_context(regions: Regions, protocol: Protocol) -> Tensor:
+    """Return cosines of patches, each moved towards those of the groups that it belongs to: [K, N, C + W]."""
+    assert regions.patch_cosine_KNC is not None, "the regions were made without patches"
+    share_KNG = regions.share_KGN.mT
+    if protocol.assignment == "hard":
+        share_KNG = one_hot(share_KNG.argmax(-1), share_KNG.shape[-1]).to(share_KNG)
+    return torch.lerp(share_KNG @ regions.cosine_KGC, regions.patch_cosine_KNC, protocol.patch_share)
 
 
 def patch_cosines(regions: Regions) -> Tensor:
@@ -374,12 +390,15 @@ def to_pixels(value_BKN: Tensor, grid: tuple[int, int], size: Sequence[int], pat
 
 def _best(regions: Regions, class_KGC: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
     """Return each pixel's best score and its class, [H, W] each; as many classes at once as memory is meant to hold."""
-    if len(regions.windows) == 1 and protocol.assignment == "hard" and regions.resized == regions.size:
+    by_group = protocol.assignment == "hard" and not protocol.patch_share
+    if by_group and len(regions.windows) == 1 and regions.resized == regions.size:
         # Nothing is averaged or resized: what is best for a group is best for its pixels, without a map per class.
         class_G = class_KGC[0].argmax(-1)
         best_G = class_KGC[0].gather(1, class_G[:, None])[:, 0]
         return best_G[regions.group_KHW[0]], class_G[regions.group_KHW[0]]
-    chosen_C = contenders(class_KGC.flatten(0, 1))
+    # Among thousands of patches nearly every class is best somewhere.
+    all_C = torch.arange(class_KGC.shape[-1], device=class_KGC.device)
+    chosen_C = all_C if protocol.patch_share else contenders(class_KGC.flatten(0, 1))
     per_pass = max(1, SCORES_AT_ONCE // (regions.size[0] * regions.size[1]))
     passes = (spread(regions, class_KGC[..., class_C], protocol) for class_C in torch.split(chosen_C, per_pass))
     best_HW, position_HW = highest(score_HW for score_CHW in passes for score_HW in score_CHW)

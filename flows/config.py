@@ -43,6 +43,8 @@ class PipelineConfig:
     """finding entities"""
     download: DownloadConfig = field(default_factory=DownloadConfig)
     """fetching images"""
+    download_on_ray: bool = False
+    """images are fetched by all nodes of a Ray cluster; False: by the machine that the run was started on"""
     pairs: PairsConfig = field(default_factory=PairsConfig)
     """drawing partners"""
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -53,7 +53,9 @@ def pipeline(config: PipelineConfig, out: Place) -> Path:
     captions = _after(ingest, drawn)(table, data_dir, config.ingest)
     entities = _after(parse, captions)(data_dir, config.parse)
     with _image_server(config, drawn) as image_root:
-        images = _after(download, entities)(data_dir, without_benchmark_images(config), image_root)
+        images = _after(download, entities)(
+            data_dir, without_benchmark_images(config), image_root, config.download_on_ray
+        )
     phase1 = _after(train, images)(
         data_dir, below(out, "phase1"), config.model, with_benchmark(config.phase1, config, benchmark_root)
     )

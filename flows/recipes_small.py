@@ -34,6 +34,8 @@ def demo(seed: int = 0) -> PipelineConfig:
             background="words",
             background_words=GROUNDS,
             background_templates=("the {}",),
+            assignment="soft",
+            patch_share=0.5,
         ),
     )
 
@@ -101,8 +103,8 @@ def _small_model(image_size: int = 64, patch_size: int = 4) -> ModelConfig:
             width=96,
             num_heads=4,
             depths=(0, 0),
-            num_group_tokens=(16,),
-            num_groups=(8,),
+            num_group_tokens=(32,),
+            num_groups=(16,),  # ten things and six grounds, all of which captions name
             query="assignment",
             similarity="cosine",
             drop_path=0.0,
@@ -119,7 +121,7 @@ def _small_phase(seed: int) -> TrainConfig:
         seed=seed,
         batch_size=64,
         augment=AugmentConfig(kind="flip"),
-        optim=OptimConfig(lr=2e-3),
+        optim=OptimConfig(lr=1e-3),
         prompts=PromptConfig(extra_nouns=GROUNDS),
         validation=ValidationConfig(every=250, num_images=100),
         launch=LaunchConfig(workers=1, threads=2),

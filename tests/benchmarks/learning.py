@@ -37,8 +37,8 @@ from training.loop import train_here
 from training.phase import Phase
 
 PHASE2_STEPS = 150
-THINGS = 10
-"""of the drawn scenes, besides background"""
+BOTH = "groups and patches"
+"""the trained model that names each patch by itself and, half, by its groups"""
 
 
 def rows(steps: int) -> dict[str, tuple[PipelineConfig, str | None]]:
@@ -103,15 +103,18 @@ def run(out: Path, name: str, seed: int, steps: int, settings: Sequence[str] = (
         start = out / f"{before} {seed}" / "model"
         model = train_here(Phase(data_dir, run_dir, config.model, _seeded(config.phase2, seed), start))
     trained = OVSegmentor.from_pretrained(model)
-    models = {"untrained": initial(trained.config, trained.tokenizer, seed), "trained": model}
-    found = evaluate(models, "scenes", out / "scenes" / "benchmark", run_dir / "evaluation", config.protocol)
-    figures = {row["name"]: row["miou"] for row in found["results"]}
+    models = {"untrained": initial(trained.config, trained.tokenizer, seed), "groups": model}
+    benchmark, by_groups = out / "scenes" / "benchmark", replace(config.protocol, assignment="hard", patch_share=0.0)
+    found = evaluate(models, "scenes", benchmark, run_dir / "evaluation", by_groups)
+    both = replace(config.protocol, assignment="soft", patch_share=0.5)
+    named = evaluate({BOTH: model}, "scenes", benchmark, run_dir / "evaluation-both", both, with_baselines=False)
+    figures = {row["name"]: row["miou"] for row in found["results"] + named["results"]}
     (run_dir / "figures.json").write_text(json.dumps(figures))
 
 
 def table(out: Path, steps: int, seeds: list[int]) -> str:
     """Return the figures of the rows that are there as Markdown: mean over seeds (largest less smallest)."""
-    columns = ("trained", "patches", "colour_clusters", "groups_oracle", "colour_clusters_oracle", "untrained")
+    columns = (BOTH, "groups", "patches", "colour_clusters", "groups_oracle", "colour_clusters_oracle", "untrained")
     lines = [f"| objective | seeds | {' | '.join(columns)} |", "| --- " * (len(columns) + 2) + "|"]
     for name in rows(steps):
         files = [out / f"{name} {seed}" / "figures.json" for seed in seeds]

@@ -18,6 +18,7 @@ from evaluation.config import Protocol
         ({"templates": ("a photo",)}, "every template needs the name's place"),
         ({"templates": ()}, "every template needs the name's place"),
         ({"background": "words"}, "background = 'words' needs background_words"),
+        ({"patch_share": -0.1}, "patch_share = -0.1: a share, from 0 to 1"),
         ({"threshold": 1.5}, "threshold = 1.5: a probability, from 0 to 1"),
     ],
 )

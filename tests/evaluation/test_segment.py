@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
@@ -179,17 +180,36 @@ def test_a_thousand_classes_give_what_the_logits_give() -> None:
 @pytest.mark.parametrize("background", ["threshold", "words", "confidence"])
 @pytest.mark.parametrize("assignment", ["hard", "soft"])
 @pytest.mark.parametrize("scores_at_once", [1, 1 << 26])
+@pytest.mark.parametrize("patch_share", [0.0, 0.5])
 def test_labels_are_the_best_of_the_logits(
-    monkeypatch: pytest.MonkeyPatch, background: Any, assignment: Any, scores_at_once: int
+    monkeypatch: pytest.MonkeyPatch, background: Any, assignment: Any, scores_at_once: int, patch_share: float
 ) -> None:
     monkeypatch.setattr("evaluation.segment.SCORES_AT_ONCE", scores_at_once)
     protocol = Protocol(
         shorter_side=48, window=32, stride=16, background=background, assignment=assignment, threshold=0.3,
-        background_words=("grass",), top_classes=2,
+        background_words=("grass",), top_classes=2, patch_share=patch_share,
     )  # fmt: skip
     segmenter = Segmenter(small_model(8), CLASSES, protocol)
     image_BCHW = torch.randint(0, 256, (2, 3, 33, 70), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     assert torch.equal(segmenter.segment(image_BCHW), segmenter.logits(image_BCHW).argmax(1))
+
+
+@pytest.mark.parametrize("assignment", ["hard", "soft"])
+def test_a_patch_is_weighed_against_its_groups_by_its_share(
+    oracle_model: Any, scene: np.ndarray, as_batch: AsBatch, assignment: Any
+) -> None:
+    # Groups know the truth, patches see dogs everywhere.
+    dog_E = torch.eye(4)[2]
+    oracle_model.patch_embedding = lambda image_BCHW: dog_E.expand(len(image_BCHW), 32 * 48, 4)
+    words = Protocol(background="words", background_words=("grass",), assignment=assignment)
+    for share, expected_HW in {
+        0.0: scene,
+        0.4: scene,
+        0.6: np.full_like(scene, 2),
+        1.0: np.full_like(scene, 2),
+    }.items():
+        segmenter = Segmenter(oracle_model, CLASSES, replace(words, patch_share=share))
+        assert segmenter.segment(as_batch(scene))[0].tolist() == expected_HW.tolist()
 
 
 def test_images_of_many_sizes_are_seen_as_each_alone(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:

@@ -177,9 +177,10 @@ def test_a_run_in_an_object_store_killed_and_resumed_elsewhere_gives_the_results
         return bool(store.find(f"{bucket}/run/phase1/checkpoints"))
 
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "one machine"))
-    kill_when(start(f"{bucket}/run", home=tmp_path), is_under_way)
+    settings = "--set", "download_on_ray=true"  # which changes no result
+    kill_when(start(f"{bucket}/run", *settings, home=tmp_path), is_under_way)
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "another"))
-    log = finish(start(f"{bucket}/run", home=tmp_path), tmp_path)
+    log = finish(start(f"{bucket}/run", *settings, home=tmp_path), tmp_path)
     assert log.count("storage  download") == 2
     assert not (tmp_path / "s3:").exists()
     store.get(f"{bucket}/run/", f"{tmp_path / 'stored'}/", recursive=True)
