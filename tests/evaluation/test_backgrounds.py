@@ -112,12 +112,13 @@ def test_words_that_are_classes_are_no_background() -> None:
     assert backgrounds.with_words(own, ("background", "cat")) == own
 
 
+@pytest.mark.parametrize("patch_share", [0.0, 0.5])
 def test_a_sweep_gives_what_each_threshold_gives_by_itself(
-    unsure_segmenter: Segmenter, scene: np.ndarray, as_batch: AsBatch
+    unsure_segmenter: Segmenter, scene: np.ndarray, as_batch: AsBatch, patch_share: float
 ) -> None:
-    regions = unsure_segmenter.regions(as_batch(scene))[0]
+    regions = unsure_segmenter.regions(as_batch(scene), with_patches=patch_share > 0)[0]
     for rule in ("threshold", "confidence"):
-        protocol = replace(unsure_segmenter.protocol, background=rule)
+        protocol = replace(unsure_segmenter.protocol, background=rule, patch_share=patch_share)
         swept = list(unsure_segmenter.sweep(regions, protocol, backgrounds.THRESHOLDS))
         for threshold, label_HW in zip(backgrounds.THRESHOLDS, swept, strict=True):
             assert torch.equal(label_HW, unsure_segmenter.label(regions, replace(protocol, threshold=threshold)))
