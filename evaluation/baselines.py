@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ BASELINES: dict[str, Baseline] = {
         "colour clusters, named by the model",
         f"k-means of RGB into {NUM_CLUSTERS} clusters per image; a cluster is named by the mean cosine of its patches",
     ),
+    "groups": Baseline("groups, no patches", "every pixel has the name of its likeliest group, as published"),
     "patches": Baseline("patches, no groups", "every patch is named by its own embedding, without groups"),
     "groups_oracle": Baseline(
         "learned groups, true names", "the model's groups, each named by the class that most of its pixels have", True
@@ -62,8 +63,9 @@ def baseline_labels(
 ) -> dict[str, Labels]:
     """Return the labels of every baseline, name -> labels_HW; the true mask serves the oracles alone.
 
-    "All background" is left out when the classes have no background. Naming without groups lets every class be named,
-    whatever the protocol's `top_classes`. The regions must have been made with patches.
+    "All background" is left out when the classes have no background, "groups" when the model itself names by them
+    alone. Naming without groups lets every class be named, whatever the protocol's `top_classes`. The regions must have
+    been made with patches.
     Shapes: cluster_HW [H, W] as `colour_clusters` gives it, truth_HW [H, W].
     """
     num_classes = segmenter.num_classes
@@ -76,6 +78,9 @@ def baseline_labels(
         "groups_oracle": name_by_truth(group_map(regions).cpu().numpy(), truth_HW, num_classes),
         "colour_clusters_oracle": name_by_truth(cluster_HW.numpy(), truth_HW, num_classes),
     }
+    if segmenter.protocol.patch_share:
+        by_groups = replace(segmenter.protocol, assignment="hard", patch_share=0.0)
+        labels["groups"] = segmenter.label(regions, by_groups).cpu().numpy()
     if segmenter.has_background:
         labels["background"] = np.zeros(truth_HW.shape, np.int64)
     return {name: labels[name] for name in BASELINES if name in labels}

@@ -103,12 +103,9 @@ def run(out: Path, name: str, seed: int, steps: int, settings: Sequence[str] = (
         start = out / f"{before} {seed}" / "model"
         model = train_here(Phase(data_dir, run_dir, config.model, _seeded(config.phase2, seed), start))
     trained = OVSegmentor.from_pretrained(model)
-    models = {"untrained": initial(trained.config, trained.tokenizer, seed), "groups": model}
-    benchmark, by_groups = out / "scenes" / "benchmark", replace(config.protocol, assignment="hard", patch_share=0.0)
-    found = evaluate(models, "scenes", benchmark, run_dir / "evaluation", by_groups)
-    both = replace(config.protocol, assignment="soft", patch_share=0.5)
-    named = evaluate({BOTH: model}, "scenes", benchmark, run_dir / "evaluation-both", both, with_baselines=False)
-    figures = {row["name"]: row["miou"] for row in found["results"] + named["results"]}
+    models = {"untrained": initial(trained.config, trained.tokenizer, seed), BOTH: model}
+    found = evaluate(models, "scenes", out / "scenes" / "benchmark", run_dir / "evaluation", config.protocol)
+    figures = {row["name"]: row["miou"] for row in found["results"]}
     (run_dir / "figures.json").write_text(json.dumps(figures))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,11 @@ def answer(segmenter: Segmenter, image_BCHW: Tensor, truth_HW: np.ndarray) -> di
 
 
 def test_every_baseline_answers_as_told(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
-    labels = answer(Segmenter(oracle_model, CLASSES, WORDS), as_batch(scene), scene)
+    labels = answer(Segmenter(oracle_model, CLASSES, replace(WORDS, patch_share=0.5)), as_batch(scene), scene)
     assert list(labels) == list(BASELINES)
     assert (labels["background"] == 0).all()
     assert (labels["one_label"] == 1).all()
-    for name in ("colour_clusters", "patches", "groups_oracle", "colour_clusters_oracle"):
+    for name in ("colour_clusters", "groups", "patches", "groups_oracle", "colour_clusters_oracle"):
         assert labels[name].tolist() == scene.tolist(), name
 
 
@@ -38,6 +39,17 @@ def test_true_names_correct_a_wrongly_naming_model(confused_model: Any, scene: n
     assert segmenter.segment(as_batch(scene)).numpy()[0, 10, 8] == 2
     assert labels["patches"][10, 8] == labels["colour_clusters"][10, 8] == 2
     assert labels["groups_oracle"].tolist() == labels["colour_clusters_oracle"].tolist() == scene.tolist()
+
+
+def test_groups_alone_are_told_apart_from_a_model_that_names_patches_too(
+    oracle_model: Any, scene: np.ndarray, as_batch: AsBatch
+) -> None:
+    dog_E = torch.eye(4)[2]
+    oracle_model.patch_embedding = lambda image_BCHW: dog_E.expand(len(image_BCHW), 32 * 48, 4)
+    both = Segmenter(oracle_model, CLASSES, replace(WORDS, patch_share=0.9))
+    assert (both.segment(as_batch(scene)) == 2).all()
+    assert answer(both, as_batch(scene), scene)["groups"].tolist() == scene.tolist()
+    assert "groups" not in answer(Segmenter(oracle_model, CLASSES, WORDS), as_batch(scene), scene)
 
 
 def test_without_background_there_is_no_such_baseline(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
