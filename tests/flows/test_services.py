@@ -211,7 +211,8 @@ def test_every_deployment_starts_with_its_parameters(client: SyncPrefectClient, 
 
     for name in deployment_names():
         found = client.read_deployment_by_name(name)
-        places = {key: str(tmp_path / key) for key in PLACES if key in found.parameter_openapi_schema["properties"]}
+        asked = found.parameter_openapi_schema["properties"]
+        places = {key: str(tmp_path / name.replace("/", "-") / key) for key in PLACES if key in asked}
         run = client.create_flow_run_from_deployment(found.id, parameters=ASKED_FOR.get(name, {}) | places)
         wait_for(lambda run=run: client.read_flow_run(run.id).start_time or has_ended(client, run))
         client.set_flow_run_state(run.id, Cancelling())  # refused where it has ended
