@@ -93,6 +93,9 @@ def _start_ray(options: dict[str, Any]) -> Any:
         try:
             with _kept_signal(signal.SIGTERM):
                 return ray.init(configure_logging=False, **options)
+        except SystemExit:
+            signal.raise_signal(signal.SIGTERM)  # Ray's handler got it; now it goes to whom it was meant for
+            raise
         except Exception as error:  # Ray raises no narrower type when a busy machine keeps it waiting for 30 s
             if "timed out during startup" not in str(error) or not left:
                 raise

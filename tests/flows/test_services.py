@@ -219,6 +219,7 @@ def test_every_deployment_starts_with_its_parameters(client: SyncPrefectClient, 
         state, ended = final(client, run), client.read_flow_run(run.id)
         assert ended.start_time is not None, f"{name}: {state.message}"
         assert "parameters" not in (state.message or ""), f"{name}: {state.message}"
+        assert not state.is_crashed(), f"{name}: {state.message}"
 
 
 @pytest.mark.slow
