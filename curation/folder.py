@@ -91,7 +91,7 @@ def reach(address: str) -> tuple[Any, str]:
         filesystem.info(path)
     except OSError:
         pass
-    except Exception as error:  # every store has kinds of its own, for keys that are missing or a wrong port
+    except Exception as error:  # for missing keys or a wrong port every store's library has a kind of its own
         raise OSError(
             f"{address}: {error}; a store and its keys are named in the environment, for S3 in AWS_ENDPOINT_URL, "
             f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -26,7 +26,7 @@ class Protocol:
     """hard: a pixel belongs to its likeliest group; soft: to all groups, by their probabilities"""
     patch_share: float = 0.0
     """share of a patch's own cosines in its name, the rest being its groups': 0 names whole groups, as published; more
-    names each patch, with its groups as context, and takes a second pass through the encoder"""
+    names each patch, with its groups as context, and costs a second, longer pass through the encoder"""
     top_classes: int | None = None
     """classes that may be named: the k nearest to the whole image, asked twice as published (5); None allows all"""
     background: Literal["threshold", "words", "confidence"] = "threshold"

@@ -319,7 +319,11 @@ def spread(regions: Regions, score_KGC: Tensor, protocol: Protocol) -> Tensor:
 
 def _patch_cosines_in_context(regions: Regions, protocol: Protocol) -> Tensor:
     """Return cosines of patches, each moved towards those of the groups that it belongs to: [K, N, C + W]."""
-    assert regions.patch_cosine_KNC is not None, "the regions were made without patches"
+    if regions.patch_cosine_KNC is None:
+        raise ValueError(
+            f"patch_share = {protocol.patch_share}: the regions were made without patches; give the segmenter such a "
+            f"protocol, or make them with_patches"
+        )
     share_KNG = regions.share_KGN.mT
     if protocol.assignment == "hard":
         share_KNG = one_hot(share_KNG.argmax(-1), share_KNG.shape[-1]).to(share_KNG)

@@ -96,15 +96,16 @@ def working_copies(stage: str, values: Mapping[str, Any]) -> Iterator[dict[str, 
 def on_copies(do: Callable[P, R]) -> Callable[P, R]:
     """Return a stage's function that takes addresses, too, for the places that `NEEDS` knows of it."""
     signature = inspect.signature(do, eval_str=True)
+    do_with: Callable[..., R] = do
 
     @functools.wraps(do)
     def do_on_copies(*args: P.args, **kwargs: P.kwargs) -> R:
         given = signature.bind(*args, **kwargs)
         with working_copies(do.__name__, given.arguments) as values:
-            return do(**values)  # type: ignore[call-arg]
+            return do_with(**values)
 
     # Prefect reads types here; as text they would be looked up in this module.
-    do_on_copies.__signature__ = signature  # type: ignore[attr-defined]
+    cast(Any, do_on_copies).__signature__ = signature
     return do_on_copies
 
 

@@ -212,6 +212,17 @@ def test_a_patch_is_weighed_against_its_groups_by_its_share(
         assert segmenter.segment(as_batch(scene))[0].tolist() == expected_HW.tolist()
 
 
+def test_regions_without_patches_cannot_be_named_by_them(
+    oracle_model: Any, scene: np.ndarray, as_batch: AsBatch
+) -> None:
+    segmenter = Segmenter(oracle_model, CLASSES, Protocol())
+    (regions,) = segmenter.regions(as_batch(scene))
+    with pytest.raises(
+        ValueError, match=r"patch_share = 0\.5: the regions were made without patches; give the segmenter"
+    ):
+        segmenter.label(regions, Protocol(patch_share=0.5))
+
+
 def test_images_of_many_sizes_are_seen_as_each_alone(oracle_model: Any, scene: np.ndarray, as_batch: AsBatch) -> None:
     segmenter = Segmenter(oracle_model, CLASSES, Protocol(background="words", background_words=("grass",), window=16))
     truths = [scene, scene.T.copy(), scene[:20], scene]
